@@ -1,0 +1,11 @@
+//! The frames between the server and an agent, over the agent's standard input and output. No I/O.
+//!
+//! A stream begins with [`PREAMBLE`]; then come frames ([`frame`]), each one JSON message
+//! ([`ToAgent`], [`FromAgent`]). A peer with another preamble is another build: it is replaced, never
+//! negotiated with. Everything from the wire is bounded by [`frame::LIMIT_BYTES`].
+
+pub mod frame;
+mod message;
+
+pub use frame::{FrameDecoder, FrameError, PREAMBLE};
+pub use message::*;

@@ -1,0 +1,383 @@
+//! The messages. One request is answered by exactly one [`Reply`] with the same id; in between the agent
+//! sends [`FromAgent::Progress`].
+
+use std::fmt;
+
+use cassy_backup_format::{
+    BackupId, BackupKind, ClusterId, ConfigurationFacts, HostId, ObjectKey, SessionId, TableRef,
+};
+use serde::{Deserialize, Serialize};
+
+/// From the server to the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToAgent {
+    /// The first message; nothing else is accepted before it.
+    Hello(ServerHello),
+    /// Work; at most one request is under way at a time.
+    Request {
+        /// Chosen by the server, never used twice on one stream.
+        id: u64,
+        /// What to do.
+        request: Request,
+    },
+    /// Stop the request at its next safe point; it is still answered.
+    Cancel {
+        /// The request's id.
+        id: u64,
+    },
+    /// Sent every [`ServerHello::heartbeat_ms`].
+    Heartbeat,
+}
+
+/// From the agent to the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromAgent {
+    /// Answers the server's hello.
+    Hello(AgentHello),
+    /// At most once a second while a request runs.
+    Progress {
+        /// The request's id.
+        id: u64,
+        /// How far it is.
+        progress: Progress,
+    },
+    /// The answer to a request.
+    Reply {
+        /// The request's id.
+        id: u64,
+        /// The outcome.
+        outcome: Result<Reply, AgentError>,
+    },
+    /// Sent every [`ServerHello::heartbeat_ms`].
+    Heartbeat,
+}
+
+/// How the server introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerHello {
+    /// The job that the agent works for.
+    pub job_id: String,
+    /// The server's epoch; only for the agent's log.
+    pub epoch: i64,
+    /// Milliseconds between two heartbeats of either side.
+    pub heartbeat_ms: u64,
+    /// Milliseconds without a frame from the other side after which it is taken for gone: the agent ends.
+    pub silence_ms: u64,
+}
+
+/// How the agent introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentHello {
+    /// SHA-256 of the agent's executable, lower hex digits.
+    pub build: String,
+    /// The version of the package.
+    pub version: String,
+    /// The node's host name, for messages.
+    pub hostname: String,
+    /// The agent's process id, for messages.
+    pub pid: u32,
+    /// The user that the agent runs as.
+    pub user: String,
+}
+
+/// How far a request is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Bytes of files dealt with.
+    pub bytes_done: u64,
+    /// Bytes of files in all; 0 while unknown.
+    pub bytes_total: u64,
+    /// Files dealt with.
+    pub files_done: u64,
+    /// Files in all; 0 while unknown.
+    pub files_total: u64,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Take the node's lock: an exclusive `flock` on the first data directory itself, held until the agent ends.
+    Lock(LockRequest),
+    /// Find the Cassandra that owns these data directories, and what its `cassandra.yaml` says.
+    Inspect(InspectRequest),
+    /// Read an object that the server has just written: node and server see the same store.
+    CheckStore(CheckStoreRequest),
+    /// Note which files lie in `backups/` directories now: exactly these the coming snapshot supersedes.
+    /// The agent keeps the list in a spool file of its own until it ends.
+    ListSuperseded(DataDirectories),
+    /// Say which of these tables lack a whole snapshot under the tag.
+    CheckSnapshot(CheckSnapshotRequest),
+    /// Send the snapshot and write the node manifest.
+    Upload(Box<UploadRequest>),
+    /// Delete the files noted by `ListSuperseded`, if device and inode still match.
+    ClearSuperseded,
+    /// Delete what is left of these snapshots (tags of ours only; others are refused).
+    SweepSnapshots(SweepRequest),
+    /// Say what a restore would do and what stands in its way. Changes nothing.
+    PlanRestore(Box<RestoreRequest>),
+    /// Do it.
+    Restore(Box<RestoreRequest>),
+}
+
+/// See [`Request::Lock`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRequest {
+    /// An absolute path. When absent, its nearest existing parent is locked instead.
+    pub directory: String,
+    /// How long to wait for another agent to end.
+    pub wait_ms: u64,
+}
+
+/// See [`Request::Inspect`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectRequest {
+    /// What JMX says the data directories are.
+    pub data_directories: Vec<String>,
+}
+
+/// A list of data directories.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataDirectories {
+    /// Absolute paths, in Cassandra's order.
+    pub data_directories: Vec<String>,
+}
+
+/// Where the objects are; credentials travel only here, never in argv, environment or files.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreGrant {
+    /// The store's URI, as configured.
+    pub location: String,
+}
+
+impl fmt::Debug for StoreGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreGrant").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+/// See [`Request::CheckStore`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStoreRequest {
+    /// The store.
+    pub store: StoreGrant,
+    /// An object that the server has written.
+    pub key: ObjectKey,
+    /// What it holds.
+    pub content: String,
+}
+
+/// See [`Request::CheckSnapshot`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckSnapshotRequest {
+    /// The node's data directories.
+    pub data_directories: Vec<String>,
+    /// The snapshot's tag.
+    pub tag: String,
+    /// `(keyspace, table)` of every table that Cassandra has, by JMX.
+    pub tables: Vec<(String, String)>,
+}
+
+/// See [`Request::Upload`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UploadRequest {
+    /// The store.
+    pub store: StoreGrant,
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The cluster's own name.
+    pub cluster_name: String,
+    /// The node.
+    pub host_id: HostId,
+    /// The node's address, as the ring has it.
+    pub address: String,
+    /// The node's tokens, as decimal strings.
+    pub tokens: Vec<String>,
+    /// The node's datacenter.
+    pub datacenter: String,
+    /// The node's rack.
+    pub rack: String,
+    /// Cassandra's release version.
+    pub cassandra_version: String,
+    /// The partitioner's class.
+    pub partitioner: String,
+    /// The backup.
+    pub backup_id: BackupId,
+    /// What kind of backup.
+    pub kind: BackupKind,
+    /// When the job was made, Unix milliseconds.
+    pub created_at_ms: i64,
+    /// This sending session; recorded by the server before it sent this request.
+    pub session: SessionId,
+    /// The snapshot to send.
+    pub snapshot: CheckSnapshotRequest,
+    /// The node manifest whose objects may be relied on (a pin protects them).
+    pub parent: Option<ParentManifest>,
+    /// What `Inspect` found.
+    pub configuration: ConfigurationFacts,
+}
+
+/// A node manifest, named by its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentManifest {
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its backup.
+    pub backup_id: BackupId,
+    /// BLAKE3 of its stored bytes, hex.
+    pub blake3: String,
+}
+
+/// See [`Request::SweepSnapshots`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepRequest {
+    /// The node's data directories.
+    pub data_directories: Vec<String>,
+    /// The tags to clear, each `cassy-<backup id>-<attempt>`.
+    pub tags: Vec<String>,
+}
+
+/// See [`Request::PlanRestore`] and [`Request::Restore`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    /// The store.
+    pub store: StoreGrant,
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The backup.
+    pub backup_id: BackupId,
+    /// The node manifest: key, and BLAKE3 of its stored bytes.
+    pub manifest: ParentManifest,
+    /// The node whose data it is.
+    pub host_id: HostId,
+    /// The address that the data goes to.
+    pub target: String,
+    /// `cassandra.yaml`, by key; else the path recorded in the manifest, else the packages' defaults.
+    pub cassandra_yaml: Option<String>,
+    /// The name of the staging directory in each data directory: `node-backup` or `cluster-backup`.
+    pub staging: String,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Nothing to say.
+    Done,
+    /// The node's Cassandra.
+    Inspected(Box<NodeFacts>),
+    /// How many files were noted.
+    Superseded {
+        /// The count.
+        files: u64,
+    },
+    /// The tables that lack a whole snapshot, each with what is wrong; empty when all is well.
+    SnapshotChecked {
+        /// `keyspace.table: what is wrong`.
+        broken: Vec<String>,
+    },
+    /// The node manifest is durable.
+    Uploaded(UploadSummary),
+    /// How many files were deleted.
+    Cleared {
+        /// The count.
+        files: u64,
+    },
+    /// The plan of a restore.
+    Planned(RestorePlan),
+    /// The restore is complete.
+    Restored(RestoreSummary),
+}
+
+/// What an agent knows of the node's Cassandra.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// The daemon's process id.
+    pub pid: Option<u32>,
+    /// The configuration.
+    pub configuration: ConfigurationFacts,
+    /// Free bytes of the file system of each data directory.
+    pub free_bytes: Vec<u64>,
+}
+
+/// The outcome of an upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadSummary {
+    /// The node manifest's key.
+    pub manifest: ObjectKey,
+    /// BLAKE3 of its stored bytes, hex.
+    pub blake3: String,
+    /// Its size.
+    pub size: u64,
+    /// SSTables in the backup.
+    pub sstables: u64,
+    /// Files in the backup.
+    pub files: u64,
+    /// Bytes of these files.
+    pub bytes: u64,
+    /// Bytes that were sent, the rest was there already.
+    pub sent_bytes: u64,
+    /// Every table in the backup.
+    pub tables: Vec<TableRef>,
+    /// `keyspace.table/sstable: what is wrong` for each SSTable that does not match its own digest. When not
+    /// empty the manifest is the one marked corrupt, and the node's backup has failed.
+    pub corrupt: Vec<String>,
+}
+
+/// What a restore would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePlan {
+    /// What stands in the way, each with what to do; empty when the restore can go on.
+    pub findings: Vec<String>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+    /// Where the files would go.
+    pub data_directories: Vec<String>,
+    /// Files to place.
+    pub files: u64,
+    /// Bytes to download.
+    pub bytes: u64,
+    /// Free bytes of each data directory's file system.
+    pub free_bytes: Vec<u64>,
+}
+
+/// The outcome of a restore.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreSummary {
+    /// Files in place.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What the operator has to do next, or should know.
+    pub notes: Vec<String>,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct AgentError {
+    /// What kind of failure.
+    pub kind: AgentErrorKind,
+    /// What failed, on what, why: the whole chain.
+    pub message: String,
+    /// What to do, when it is known.
+    pub hint: Option<String>,
+}
+
+/// What a failure means for the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentErrorKind {
+    /// Another try may succeed.
+    Transient,
+    /// Another try fails in the same way.
+    Permanent,
+    /// Another agent works on this node.
+    Busy,
+    /// The server asked to stop.
+    Cancelled,
+    /// A defect of ours.
+    Bug,
+}

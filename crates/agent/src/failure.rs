@@ -1,0 +1,62 @@
+//! From an error of ours to what the server is told: the whole chain in one line, and what it means for the job.
+
+use std::error::Error;
+
+use cassy_agent_protocol::{AgentError, AgentErrorKind};
+use cassy_store::{Class, StoreError};
+
+/// An error that can answer a request.
+pub(crate) trait IntoAgentError {
+    /// The answer.
+    fn into_agent_error(self) -> AgentError;
+}
+
+/// The answer for an error without a hint; the message joins the error and its sources.
+pub(crate) fn agent_error(error: impl Error, kind: AgentErrorKind) -> AgentError {
+    AgentError { kind, message: chain(&error), hint: None }
+}
+
+/// `error: its source: the source's source`. A source that repeats what was just said is left out.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = cause.source();
+    }
+    message
+}
+
+/// What a store's failure means for the job.
+pub(crate) fn store_error_kind(error: &StoreError) -> AgentErrorKind {
+    match error.class() {
+        Class::Transient => AgentErrorKind::Transient,
+        Class::Permanent => AgentErrorKind::Permanent,
+        Class::Bug => AgentErrorKind::Bug,
+    }
+}
+
+impl IntoAgentError for StoreError {
+    fn into_agent_error(self) -> AgentError {
+        let hint = self.hint();
+        AgentError { hint, ..agent_error(&self, store_error_kind(&self)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_holds_the_whole_chain() {
+        let access = cassy_store::StoreAccess { location: "file://host/path".to_owned() };
+        let error = cassy_store::open(&access).expect_err("wrong").into_agent_error();
+        assert_eq!(error.kind, AgentErrorKind::Permanent);
+        assert!(error.message.starts_with("cannot open the store: \"file://host/path\" is not"), "{error}");
+        assert!(error.hint.is_some());
+    }
+}

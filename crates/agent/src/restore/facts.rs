@@ -1,0 +1,159 @@
+//! Everything that a plan is made of: what the backup holds and what was found on the node. Data only.
+
+use std::path::PathBuf;
+
+use cassy_backup_format::ConfigurationFacts;
+
+use super::layout::Layout;
+use super::marker::Staging;
+use super::tree::Ownership;
+use crate::inspect::configuration::RackFile;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) backup: Backup,
+    /// The name of the staging directory.
+    pub(crate) staging: String,
+    pub(crate) target: Target,
+    /// Empty when the target has no data directory.
+    pub(crate) roots: Vec<Root>,
+    /// Commit log, hints, saved caches and cdc directories.
+    pub(crate) sides: Vec<Side>,
+    /// Cassandras that own a directory of the target, or might.
+    pub(crate) daemons: Vec<Running>,
+    /// `what address:port` for each socket that a running Cassandra of this configuration would have.
+    pub(crate) listeners: Vec<String>,
+    pub(crate) agent: Agent,
+    /// Every file of the backup is in place, and nothing else is: an earlier restore was complete.
+    pub(crate) complete: bool,
+    /// Now, Unix milliseconds.
+    pub(crate) now_ms: i64,
+}
+
+impl Facts {
+    /// An interrupted restore of this very backup is to be finished.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.roots.iter().any(|root| root.staging == Staging::Ours)
+    }
+}
+
+/// What the backup says.
+#[derive(Debug, Clone)]
+pub(crate) struct Backup {
+    pub(crate) created_at_ms: i64,
+    pub(crate) cluster_name: String,
+    pub(crate) partitioner: String,
+    pub(crate) datacenter: String,
+    pub(crate) rack: String,
+    pub(crate) tokens: usize,
+    pub(crate) address: String,
+    pub(crate) configuration: ConfigurationFacts,
+    pub(crate) files: u64,
+    /// A table has counters.
+    pub(crate) counters: bool,
+    /// The smallest `gc_grace_seconds` of any table.
+    pub(crate) gc_grace_seconds: u64,
+}
+
+/// The target's configuration, or why there is none.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// In words.
+    Unknown { reason: String },
+    Known(Box<Known>),
+}
+
+/// A configuration that has been read.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) path: PathBuf,
+    pub(crate) configuration: ConfigurationFacts,
+    /// `None` for a snitch that reads no such file; else the file, or why it cannot be read.
+    pub(crate) rack: Option<Result<RackFile, String>>,
+    /// `None` when there is no data directory.
+    pub(crate) layout: Option<Layout>,
+    /// The address that the restore is for.
+    pub(crate) address: String,
+}
+
+/// A directory that files go to.
+#[derive(Debug, Clone)]
+pub(crate) struct Root {
+    pub(crate) path: PathBuf,
+    pub(crate) exists: bool,
+    /// What keeps it from being looked at, in words; the rest then says nothing.
+    pub(crate) problem: Option<String>,
+    /// The agent may write here (or to the nearest parent there is).
+    pub(crate) writable: bool,
+    /// Whom the files will belong to.
+    pub(crate) owner: Owner,
+    pub(crate) ownership: Ownership,
+    /// The file system.
+    pub(crate) device: u64,
+    pub(crate) free_bytes: u64,
+    pub(crate) staging: Staging,
+    /// Bytes of the files that are neither in place nor staged.
+    pub(crate) missing_bytes: u64,
+    /// Files in place that are the backup's, by name and size.
+    pub(crate) placed: Found,
+    /// Everything else that is no directory.
+    pub(crate) unexpected: Found,
+}
+
+/// Whom the files of a directory will belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The user, and the user's name.
+    Known { uid: u32, name: String },
+    /// The directory has to be made and the user of the backup does not exist here.
+    NoSuchUser { name: String },
+}
+
+/// Files that were found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) count: u64,
+    /// One of them.
+    pub(crate) example: Option<PathBuf>,
+}
+
+impl Found {
+    pub(crate) fn add(&mut self, path: impl Into<PathBuf>) {
+        self.count += 1;
+        self.example.get_or_insert_with(|| path.into());
+    }
+}
+
+/// A directory of Cassandra's that is no data directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Side {
+    pub(crate) kind: SideKind,
+    pub(crate) path: PathBuf,
+    pub(crate) found: Found,
+    pub(crate) problem: Option<String>,
+}
+
+/// What it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SideKind {
+    CommitLog,
+    Hints,
+    SavedCaches,
+    ChangeData,
+}
+
+/// A running Cassandra.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Running {
+    pub(crate) pid: u32,
+    /// Its directories; or why they are not known.
+    pub(crate) directories: Result<Vec<String>, String>,
+}
+
+/// Who the agent runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Agent {
+    pub(crate) uid: u32,
+    pub(crate) name: String,
+}

@@ -1,0 +1,384 @@
+//! Looks at the node for a plan's [`Facts`]. Changes nothing.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cassy_agent_protocol::RestoreRequest;
+use cassy_backup_format::{ConfigurationFacts, Header, SstableEntry, TableRef};
+use rustix::fs::{Access, AtFlags, CWD};
+
+use super::error::RestoreError;
+use super::facts::{Agent, Backup, Facts, Found, Known, Owner, Root, Running, Side, SideKind, Target};
+use super::layout::Layout;
+use super::manifest::{Manifest, directories, table_directory};
+use super::marker::{Marker, STAGED, Staging};
+use super::schema;
+use super::tree::{FileError, Kind, Ownership, Steps, Tree};
+use crate::failure::chain;
+use crate::inspect::account::Accounts;
+use crate::inspect::configuration::{Configuration, Recorded};
+use crate::inspect::{Machine, daemon_configuration, free_bytes, nearest_existing, overlap, process, socket};
+
+const DIRECTORY_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o644;
+/// Every file system of the ext family has it in its root.
+const LOST_FOUND: &str = "lost+found";
+
+/// See the module.
+pub(crate) fn gather(machine: &Machine, request: &RestoreRequest, manifest: &Manifest) -> Result<Facts, RestoreError> {
+    let header = &manifest.header;
+    let (target, listeners) = target(machine, request, header);
+    let mut facts = Facts {
+        backup: backup(manifest),
+        staging: request.staging.clone(),
+        roots: Vec::new(),
+        sides: Vec::new(),
+        daemons: daemons(machine, &target),
+        listeners,
+        agent: agent(machine),
+        complete: false,
+        now_ms: now_ms(),
+        target,
+    };
+    let Target::Known(known) = &facts.target else { return Ok(facts) };
+    facts.sides = sides(&known.configuration);
+    let Some(layout) = &known.layout else { return Ok(facts) };
+    let marker = Marker::of(request);
+    let looks = Looks { machine, header, agent: &facts.agent, staging: &request.staging, marker: &marker };
+    facts.roots = layout.roots().iter().map(|path| looks.root(path)).collect();
+    facts.complete = take_inventory(manifest, layout, &request.staging, &mut facts.roots)?;
+    Ok(facts)
+}
+
+fn backup(manifest: &Manifest) -> Backup {
+    let header = &manifest.header;
+    Backup {
+        created_at_ms: header.created_at_ms,
+        cluster_name: header.cluster_name.clone(),
+        partitioner: header.partitioner.clone(),
+        datacenter: header.datacenter.clone(),
+        rack: header.rack.clone(),
+        tokens: header.tokens.len(),
+        address: header.address.clone(),
+        configuration: header.configuration.clone(),
+        files: manifest.footer.files,
+        counters: schema::has_counters(&header.schema),
+        gc_grace_seconds: schema::smallest_gc_grace_seconds(&header.schema),
+    }
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn agent(machine: &Machine) -> Agent {
+    let uid = rustix::process::geteuid().as_raw();
+    Agent { uid, name: Accounts::read(&machine.passwd).name(uid) }
+}
+
+fn target(machine: &Machine, request: &RestoreRequest, header: &Header) -> (Target, Vec<String>) {
+    let configuration = match target_configuration(machine, request, &header.configuration) {
+        Ok(configuration) => configuration,
+        Err(reason) => return (Target::Unknown { reason }, Vec::new()),
+    };
+    let facts = configuration.facts(&Recorded(&header.configuration));
+    let sockets = socket::listening(&machine.proc_root);
+    let listeners = configuration
+        .listeners()
+        .iter()
+        .filter_map(|listener| Some(format!("{} ({})", socket::occupied(listener, &sockets)?, listener.key)))
+        .collect();
+    let known = Known {
+        layout: Layout::new(&facts, &header.configuration),
+        rack: configuration.rack_file().map(|rack| rack.map_err(|error| chain(&error))),
+        path: configuration.path,
+        configuration: facts,
+        address: request.target.clone(),
+    };
+    (Target::Known(Box::new(known)), listeners)
+}
+
+/// The one that was asked for; else the one that the backup's Cassandra had loaded, if it is still there; else
+/// one of the packages'.
+fn target_configuration(
+    machine: &Machine,
+    request: &RestoreRequest,
+    recorded: &ConfigurationFacts,
+) -> Result<Configuration, String> {
+    if let Some(path) = &request.cassandra_yaml {
+        return Configuration::read(Path::new(path)).map_err(|error| chain(&error));
+    }
+    let candidates: Vec<PathBuf> =
+        recorded.yaml_path.iter().map(PathBuf::from).chain(machine.packaged_yaml.iter().cloned()).collect();
+    match candidates.iter().find(|path| path.exists()) {
+        Some(path) => Configuration::read(path).map_err(|error| chain(&error)),
+        None => {
+            let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+            Err(format!("no cassandra.yaml was found (looked for {})", tried.join(", ")))
+        }
+    }
+}
+
+/// Daemons that own a directory of the target's, in whichever network; and those of the agent's own network
+/// whose directories cannot be told.
+fn daemons(machine: &Machine, target: &Target) -> Vec<Running> {
+    let own = match target {
+        Target::Known(known) => all_directories(&known.configuration),
+        Target::Unknown { .. } => Vec::new(),
+    };
+    let mut running = Vec::new();
+    for daemon in process::daemons(&machine.proc_root).unwrap_or_default() {
+        let directories = daemon_configuration(machine, &daemon).map(|yaml| all_directories(&yaml.facts(&daemon)));
+        let concerns_us = match &directories {
+            Ok(directories) => overlap(directories, &own),
+            Err(_) => daemon.same_network,
+        };
+        if concerns_us {
+            running.push(Running { pid: daemon.pid, directories });
+        }
+    }
+    running
+}
+
+fn all_directories(facts: &ConfigurationFacts) -> Vec<String> {
+    let mut all = facts.data_directories.clone();
+    all.extend(facts.local_system_data_directory.clone());
+    all.extend(facts.commitlog_directory.clone());
+    all.extend(facts.hints_directory.clone());
+    all
+}
+
+fn sides(facts: &ConfigurationFacts) -> Vec<Side> {
+    [
+        (SideKind::CommitLog, &facts.commitlog_directory),
+        (SideKind::Hints, &facts.hints_directory),
+        (SideKind::SavedCaches, &facts.saved_caches_directory),
+        (SideKind::ChangeData, &facts.cdc_raw_directory),
+    ]
+    .into_iter()
+    .filter_map(|(kind, path)| Some(side(kind, PathBuf::from(path.as_ref()?))))
+    .collect()
+}
+
+fn side(kind: SideKind, path: PathBuf) -> Side {
+    let mut found = Found::default();
+    let problem = match Tree::root(&path, &Steps::default()) {
+        Ok(Some(tree)) => {
+            let skip = |path: &Path| path == Path::new(LOST_FOUND);
+            tree.walk(&skip, &mut |file| {
+                found.add(path.join(file.path));
+                Ok(())
+            })
+            .err()
+        }
+        Ok(None) => None,
+        Err(error) => Some(error),
+    };
+    Side { kind, path, found, problem: problem.map(|error| chain(&error)) }
+}
+
+/// What looking at a root needs.
+struct Looks<'a> {
+    machine: &'a Machine,
+    header: &'a Header,
+    agent: &'a Agent,
+    staging: &'a str,
+    marker: &'a Marker,
+}
+
+impl Looks<'_> {
+    fn root(&self, path: &Path) -> Root {
+        let mut root = Root {
+            path: path.to_owned(),
+            exists: false,
+            problem: None,
+            writable: false,
+            owner: Owner::Known { uid: self.agent.uid, name: self.agent.name.clone() },
+            ownership: Ownership { uid: None, gid: None, directory_mode: DIRECTORY_MODE, file_mode: FILE_MODE },
+            device: 0,
+            free_bytes: 0,
+            staging: Staging::Clean,
+            missing_bytes: 0,
+            placed: Found::default(),
+            unexpected: Found::default(),
+        };
+        if let Err(error) = self.look(&mut root) {
+            root.problem = Some(chain(&error));
+        }
+        root
+    }
+
+    fn look(&self, root: &mut Root) -> Result<(), FileError> {
+        let tree = Tree::root(&root.path, &Steps::default())?;
+        root.exists = tree.is_some();
+        if let Some(tree) = &tree {
+            root.staging = Staging::look(tree, self.staging, self.marker)?;
+        }
+        let existing = nearest_existing(&root.path);
+        let failed = |source| FileError::new("look at", existing, source);
+        root.free_bytes = free_bytes(existing).map_err(failed)?;
+        let nearest = Tree::root(existing, &Steps::default())?;
+        root.device = nearest.map_or(Ok(0), |nearest| nearest.device())?;
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        root.writable = rustix::fs::accessat(CWD, existing, access, AtFlags::EACCESS).is_ok();
+        self.owner(root, tree.as_ref())
+    }
+
+    fn owner(&self, root: &mut Root, tree: Option<&Tree>) -> Result<(), FileError> {
+        let recorded = &self.header.configuration;
+        let users = Accounts::read(&self.machine.passwd);
+        let (uid, gid) = match tree {
+            Some(tree) => {
+                let stat = tree.own_stat()?;
+                (stat.st_uid, Some(stat.st_gid))
+            }
+            None => {
+                let name = recorded.owner.clone().unwrap_or_else(|| self.agent.name.clone());
+                let Some(uid) = users.number(&name) else {
+                    root.owner = Owner::NoSuchUser { name };
+                    return Ok(());
+                };
+                let groups = Accounts::read(&self.machine.group);
+                (uid, recorded.group.as_ref().and_then(|group| groups.number(group)))
+            }
+        };
+        root.owner = Owner::Known { uid, name: users.name(uid) };
+        let is_root = self.agent.uid == 0;
+        root.ownership = Ownership {
+            uid: is_root.then_some(uid),
+            gid: gid.filter(|_| is_root),
+            directory_mode: known_mode(recorded.directory_mode, DIRECTORY_MODE) | 0o700,
+            file_mode: known_mode(recorded.file_mode, FILE_MODE) | 0o600,
+        };
+        Ok(())
+    }
+}
+
+/// Permission bits alone: nothing that a manifest says makes a file run as somebody.
+fn known_mode(recorded: u32, default: u32) -> u32 {
+    match recorded & 0o777 {
+        0 => default,
+        mode => mode,
+    }
+}
+
+/// Compares what lies in the roots with what the manifest wants there. True when it is exactly that.
+fn take_inventory(
+    manifest: &Manifest,
+    layout: &Layout,
+    staging: &str,
+    roots: &mut [Root],
+) -> Result<bool, RestoreError> {
+    let mut present = Present::default();
+    for (index, root) in roots.iter_mut().enumerate() {
+        if let Err(error) = present.read(index, root, staging) {
+            root.problem.get_or_insert(chain(&error));
+        }
+    }
+    let trees: Vec<Option<Tree>> = roots.iter().map(|root| staged_tree(root, staging)).collect();
+    let mut collisions = Collisions::default();
+    let mut everything = true;
+    for entry in manifest.entries()? {
+        let entry = entry?;
+        let index = layout.root_of(&entry);
+        collisions.check(&entry, index).map_err(|reason| manifest.refuse(reason))?;
+        let (Some(root), Some(staged)) = (roots.get_mut(index), trees.get(index)) else { continue };
+        everything &= take_sstable(&entry, index, root, staged.as_ref(), &mut present);
+    }
+    let nothing_else = present.files.is_empty() && roots.iter().all(|root| root.unexpected.count == 0);
+    for (index, path) in present.files.into_keys() {
+        if let Some(root) = roots.get_mut(index) {
+            root.unexpected.add(root.path.join(path));
+        }
+    }
+    Ok(everything && nothing_else && manifest.footer.files > 0)
+}
+
+/// The files that are there, by root and path below it, with their sizes.
+#[derive(Default)]
+struct Present {
+    files: HashMap<(usize, String), u64>,
+}
+
+impl Present {
+    fn read(&mut self, index: usize, root: &mut Root, staging: &str) -> Result<(), FileError> {
+        let Some(tree) = Tree::root(&root.path, &Steps::default())? else { return Ok(()) };
+        let skip = |path: &Path| path == Path::new(LOST_FOUND) || path == Path::new(staging);
+        tree.walk(&skip, &mut |found| {
+            match (found.kind, found.path.to_str()) {
+                (Kind::File, Some(path)) => {
+                    self.files.insert((index, path.to_owned()), found.size);
+                }
+                _ => root.unexpected.add(root.path.join(found.path)),
+            }
+            Ok(())
+        })
+    }
+}
+
+fn staged_tree(root: &Root, staging: &str) -> Option<Tree> {
+    if root.staging != Staging::Ours {
+        return None;
+    }
+    let tree = Tree::root(&root.path, &Steps::default()).ok().flatten()?;
+    tree.descend(&[staging, STAGED]).ok().flatten()
+}
+
+/// Equal names from several of the backup's directories must not meet in one of the target's. They follow one
+/// another in a manifest.
+#[derive(Default)]
+struct Collisions {
+    name: Option<(TableRef, Option<String>, String)>,
+    roots: Vec<usize>,
+}
+
+impl Collisions {
+    fn check(&mut self, entry: &SstableEntry, root: usize) -> Result<(), String> {
+        let name = (entry.table.clone(), entry.index.clone(), entry.name.clone());
+        if self.name.as_ref() != Some(&name) {
+            self.name = Some(name);
+            self.roots.clear();
+        }
+        if self.roots.contains(&root) {
+            let table = table_directory(entry);
+            return Err(format!(
+                "SSTable {} of {}/{table} was in several data directories, and this node has one place for all",
+                entry.name, entry.table.keyspace
+            ));
+        }
+        self.roots.push(root);
+        Ok(())
+    }
+}
+
+/// True when all files of the SSTable are in place.
+fn take_sstable(
+    entry: &SstableEntry,
+    index: usize,
+    root: &mut Root,
+    staged: Option<&Tree>,
+    present: &mut Present,
+) -> bool {
+    let table = table_directory(entry);
+    let names = directories(entry, &table);
+    let prefix = names.join("/");
+    let staged = staged.and_then(|tree| tree.descend(&names).ok().flatten());
+    let mut everything = true;
+    for file in &entry.files {
+        let key = (index, format!("{prefix}/{}", file.name));
+        if present.files.get(&key) == Some(&file.size) {
+            present.files.remove(&key);
+            root.placed.add(root.path.join(key.1));
+            continue;
+        }
+        everything = false;
+        let staged_size = staged.as_ref().and_then(|tree| tree.stat(OsStr::new(&file.name)).ok().flatten());
+        if staged_size.is_none_or(|stat| u64::try_from(stat.st_size).ok() != Some(file.size)) {
+            root.missing_bytes = root.missing_bytes.saturating_add(file.size);
+        }
+    }
+    everything
+}

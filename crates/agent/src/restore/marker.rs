@@ -1,0 +1,151 @@
+//! The staging directory of a restore and the sentinel in it: what keeps Cassandra from starting while a restore
+//! is incomplete, and by which an interrupted restore is recognized.
+//!
+//! ```text
+//! <data directory>/<staging>/RESTORE_INCOMPLETE/aa-1-big-Data.db   the sentinel; its content says whose it is
+//! <data directory>/<staging>/data/<keyspace>/<table>-<id>/...      what is downloaded and not placed yet
+//! ```
+//! The sentinel appears and vanishes in one step, content and all, so that there is no instant at which it is
+//! there and nobody knows whose it is. It is there before anything is staged, and its removal is the last act.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+
+use cassy_agent_protocol::RestoreRequest;
+use cassy_sstable::{SENTINEL_FILE, SENTINEL_TABLE_DIRECTORY};
+use serde::{Deserialize, Serialize};
+
+use super::tree::{FileError, Ownership, Tree};
+
+/// Where files are staged, in the staging directory.
+pub(crate) const STAGED: &str = "data";
+const UNFINISHED: &str = "sentinel.tmp";
+const LIMIT_BYTES: u64 = 64 << 10;
+
+/// Whose restore it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Marker {
+    /// For people who look into the file.
+    note: String,
+    cluster_id: String,
+    host_id: String,
+    /// The backup.
+    pub(crate) backup_id: String,
+    manifest_blake3: String,
+}
+
+impl Marker {
+    pub(crate) fn of(request: &RestoreRequest) -> Self {
+        Self {
+            note: "A restore by Cassy is incomplete. Cassandra does not start while this file exists. \
+                   Restore the same backup again to finish it."
+                .to_owned(),
+            cluster_id: request.cluster_id.to_string(),
+            host_id: request.host_id.to_string(),
+            backup_id: request.backup_id.to_string(),
+            manifest_blake3: request.manifest.blake3.clone(),
+        }
+    }
+
+    fn is_same_restore(&self, other: &Self) -> bool {
+        self.cluster_id == other.cluster_id
+            && self.host_id == other.host_id
+            && self.backup_id == other.backup_id
+            && self.manifest_blake3 == other.manifest_blake3
+    }
+}
+
+/// What stands where a restore stages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Staging {
+    /// Nothing, or what is left of a restore that had not begun or was complete.
+    Clean,
+    /// An interrupted restore of this very backup.
+    Ours,
+    /// An interrupted restore of another backup, by its id.
+    Other { backup_id: String },
+    /// Something that is not known to be ours; in words.
+    Foreign { what: String },
+}
+
+impl Staging {
+    /// Looks; changes nothing.
+    pub(crate) fn look(root: &Tree, name: &str, marker: &Marker) -> Result<Self, FileError> {
+        let Some(stat) = root.stat(OsStr::new(name))? else { return Ok(Self::Clean) };
+        if super::tree::kind_of(&stat) != super::tree::Kind::Directory {
+            return Ok(Self::Foreign { what: "it is no directory".to_owned() });
+        }
+        let Some(staging) = root.open(OsStr::new(name))? else { return Ok(Self::Clean) };
+        match read_marker(&staging)? {
+            Some(Ok(found)) if found.is_same_restore(marker) => Ok(Self::Ours),
+            Some(Ok(found)) => Ok(Self::Other { backup_id: found.backup_id }),
+            Some(Err(what)) => Ok(Self::Foreign { what }),
+            None => Self::without_marker(&staging),
+        }
+    }
+
+    fn without_marker(staging: &Tree) -> Result<Self, FileError> {
+        for (name, _) in staging.entries()? {
+            if name != SENTINEL_TABLE_DIRECTORY {
+                return Ok(Self::Foreign { what: format!("it holds {}", name.display()) });
+            }
+        }
+        let Some(sentinels) = staging.open(OsStr::new(SENTINEL_TABLE_DIRECTORY))? else { return Ok(Self::Clean) };
+        let other = sentinels.entries()?.into_iter().find(|(name, _)| name != UNFINISHED);
+        Ok(match other {
+            Some((name, _)) => Self::Foreign { what: format!("it holds {SENTINEL_TABLE_DIRECTORY}/{}", name.display()) },
+            None => Self::Clean,
+        })
+    }
+}
+
+fn read_marker(staging: &Tree) -> Result<Option<Result<Marker, String>>, FileError> {
+    let Some(sentinels) = staging.open(OsStr::new(SENTINEL_TABLE_DIRECTORY))? else { return Ok(None) };
+    let Some(file) = sentinels.read(SENTINEL_FILE)? else { return Ok(None) };
+    let mut content = Vec::new();
+    let read = file.take(LIMIT_BYTES).read_to_end(&mut content);
+    read.map_err(|source| FileError::new("read", sentinels.path().join(SENTINEL_FILE), source))?;
+    let marker = serde_json::from_slice(&content);
+    Ok(Some(marker.map_err(|error| format!("its {SENTINEL_TABLE_DIRECTORY}/{SENTINEL_FILE} cannot be read: {error}"))))
+}
+
+/// Sets the sentinel, durably; the same one again is fine. Gives the staging directory.
+pub(crate) fn set(root: &Tree, name: &str, marker: &Marker, ownership: &Ownership) -> Result<Tree, FileError> {
+    let staging = root.ensure(&[name], ownership)?;
+    let sentinels = staging.ensure(&[SENTINEL_TABLE_DIRECTORY], ownership)?;
+    if sentinels.file_size(SENTINEL_FILE)?.is_none() {
+        sentinels.remove(UNFINISHED)?;
+        let mut file = sentinels.create(UNFINISHED)?;
+        let failed = |source| FileError::new("write", sentinels.path().join(UNFINISHED), source);
+        let content = serde_json::to_vec(marker).map_err(std::io::Error::from).map_err(failed)?;
+        file.write_all(&content).and_then(|()| file.sync_all()).map_err(failed)?;
+        sentinels.own_file(UNFINISHED, ownership)?;
+        sentinels.rename(UNFINISHED, SENTINEL_FILE)?;
+    }
+    for directory in [&sentinels, &staging, root] {
+        directory.sync()?;
+    }
+    Ok(staging)
+}
+
+/// Removes everything that is staged.
+pub(crate) fn clear_staged(root: &Tree, name: &str) -> Result<(), FileError> {
+    match root.open(OsStr::new(name))? {
+        Some(staging) => staging.remove_all(OsStr::new(STAGED)),
+        None => Ok(()),
+    }
+}
+
+/// Removes the sentinel, then the directories that held it; durably. The removal of the sentinel is what ends a
+/// restore. The staging directory stays when something else is in it.
+pub(crate) fn remove(root: &Tree, name: &str) -> Result<(), FileError> {
+    let Some(staging) = root.open(OsStr::new(name))? else { return Ok(()) };
+    if let Some(sentinels) = staging.open(OsStr::new(SENTINEL_TABLE_DIRECTORY))? {
+        sentinels.remove(SENTINEL_FILE)?;
+        sentinels.remove(UNFINISHED)?;
+        sentinels.sync()?;
+        staging.remove_empty(SENTINEL_TABLE_DIRECTORY)?;
+    }
+    root.remove_empty(name)?;
+    root.sync()
+}

@@ -1,0 +1,163 @@
+//! Brings a node's data back: [`plan`] says what would be done and what stands in the way, [`run`] does it.
+//!
+//! Invariants: nothing outside the data directories is written, and nothing in them is overwritten. From the
+//! first change on, until everything is in place and durable, a sentinel keeps Cassandra from starting; whatever
+//! instant the agent is killed at, a second call finishes. What fails before anything was placed, and would fail
+//! again, leaves the node as it was.
+
+mod error;
+mod facts;
+mod gather;
+mod layout;
+mod manifest;
+mod marker;
+mod object;
+mod place;
+mod plan;
+mod retry;
+mod schema;
+mod stage;
+mod tree;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cassy_agent_protocol::{AgentErrorKind, RestorePlan, RestoreRequest, RestoreSummary};
+use cassy_sstable::is_plain_name;
+use cassy_store::{Store, StoreAccess};
+use tokio_util::task::TaskTracker;
+
+use crate::context::Context;
+use crate::inspect::Machine;
+use error::RestoreError;
+use facts::{Facts, Target};
+use layout::Layout;
+use manifest::Manifest;
+use marker::Marker;
+use place::Begun;
+use stage::{Done, Stager};
+use tree::Steps;
+
+/// Says what a restore would do and what stands in its way. Changes nothing on the node but `spool`, a private
+/// directory.
+pub(crate) async fn plan(
+    context: &Context,
+    machine: &Machine,
+    request: &RestoreRequest,
+    spool: &Path,
+) -> Result<RestorePlan, RestoreError> {
+    let prepared = prepare(context, machine, request, spool).await?;
+    Ok(plan::plan(&prepared.facts))
+}
+
+/// Restores. `spool` as in [`plan`].
+pub(crate) async fn run(
+    context: &Context,
+    machine: &Machine,
+    request: &RestoreRequest,
+    spool: &Path,
+) -> Result<RestoreSummary, RestoreError> {
+    run_counted(context, machine, request, spool, Steps::default()).await
+}
+
+/// What is known before anything is done.
+struct Prepared {
+    store: Arc<dyn Store>,
+    manifest: Arc<Manifest>,
+    facts: Arc<Facts>,
+}
+
+async fn prepare(
+    context: &Context,
+    machine: &Machine,
+    request: &RestoreRequest,
+    spool: &Path,
+) -> Result<Prepared, RestoreError> {
+    if !is_plain_name(&request.staging) || request.staging.starts_with('.') {
+        let (key, name) = (request.manifest.key.clone(), &request.staging);
+        return Err(RestoreError::Refused { key, reason: format!("{name:?} cannot be a staging directory") });
+    }
+    let access = StoreAccess { location: request.store.location.clone() };
+    let store = cassy_store::open(&access).map_err(RestoreError::Store)?;
+    let manifest = Arc::new(Manifest::fetch(context, store.as_ref(), request, spool).await?);
+    let (machine, request, looked_at) = (machine.clone(), request.clone(), Arc::clone(&manifest));
+    let facts = on_thread(move || gather::gather(&machine, &request, &looked_at)).await?;
+    Ok(Prepared { store, manifest, facts: Arc::new(facts) })
+}
+
+async fn run_counted(
+    context: &Context,
+    machine: &Machine,
+    request: &RestoreRequest,
+    spool: &Path,
+    steps: Steps,
+) -> Result<RestoreSummary, RestoreError> {
+    let Prepared { store, manifest, facts } = prepare(context, machine, request, spool).await?;
+    let findings = plan::plan(&facts).findings;
+    let layout = match &facts.target {
+        Target::Known(known) if findings.is_empty() => known.layout.clone(),
+        Target::Known(_) | Target::Unknown { .. } => None,
+    };
+    let Some(layout) = layout else { return Err(RestoreError::Findings { findings }) };
+    let (marker, known) = (Marker::of(request), Arc::clone(&facts));
+    let begun = Arc::new(on_thread(move || begin(&known, &marker, &steps)).await?);
+    let stager = Arc::new(Stager {
+        context: context.clone(),
+        store,
+        manifest: Arc::clone(&manifest),
+        layout: layout.clone(),
+        destinations: begun.destinations.clone(),
+        done: Done::default(),
+        tasks: TaskTracker::new(),
+    });
+    if let Err(error) = stager.run().await {
+        give_up(&error, &facts, &begun).await;
+        return Err(error);
+    }
+    let (context, known, whole) = (context.clone(), Arc::clone(&facts), Arc::clone(&manifest));
+    on_thread(move || finish(&begun, &context, &known, &whole, &layout)).await?;
+    let footer = &manifest.footer;
+    Ok(RestoreSummary { files: footer.files, bytes: footer.bytes, notes: plan::notes(&facts) })
+}
+
+/// A restore that was complete is only looked at: its files are proven, and leftovers removed.
+fn is_only_proven(facts: &Facts) -> bool {
+    facts.complete && !facts.is_resumed()
+}
+
+fn begin(facts: &Facts, marker: &Marker, steps: &Steps) -> Result<Begun, RestoreError> {
+    if is_only_proven(facts) { place::open(facts, steps) } else { place::begin(facts, marker, steps) }
+}
+
+fn finish(
+    begun: &Begun,
+    context: &Context,
+    facts: &Facts,
+    manifest: &Manifest,
+    layout: &Layout,
+) -> Result<(), RestoreError> {
+    if is_only_proven(facts) { begun.unmark(facts) } else { begun.finish(context, facts, manifest, layout) }
+}
+
+/// What would fail again leaves the node as it was, unless an earlier call has placed files. Everything else
+/// stays for the next call.
+async fn give_up(error: &RestoreError, facts: &Arc<Facts>, begun: &Arc<Begun>) {
+    let nothing_placed = facts.roots.iter().all(|root| root.placed.count == 0);
+    if error.kind() != AgentErrorKind::Permanent || !nothing_placed || is_only_proven(facts) {
+        return;
+    }
+    let (begun, facts) = (Arc::clone(begun), Arc::clone(facts));
+    let abandoned = tokio::task::spawn_blocking(move || begun.abandon(&facts)).await;
+    if let Err(error) = abandoned {
+        tracing::error!(%error, "what was staged could not be removed");
+    }
+}
+
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RestoreError> + Send + 'static,
+) -> Result<T, RestoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(RestoreError::CutShort)?
+}
+
+#[cfg(test)]
+mod tests;

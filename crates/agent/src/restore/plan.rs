@@ -1,0 +1,357 @@
+//! From facts to a plan: what stands in the way, with what to do about each, and what the operator should know.
+//! Pure and total; everything that is in the way is found at once.
+
+use std::collections::BTreeMap;
+
+use cassy_agent_protocol::RestorePlan;
+use cassy_backup_format::ConfigurationFacts;
+
+use super::facts::{Facts, Found, Known, Owner, Root, Side, SideKind, Target};
+use super::marker::Staging;
+use crate::inspect::configuration::{RackFile, simple_name};
+
+/// Room for directories and the file system's own needs, beside the files.
+const SPARE_BYTES: u64 = 16 << 20;
+
+/// See the module.
+pub(crate) fn plan(facts: &Facts) -> RestorePlan {
+    let mut plan = RestorePlan {
+        data_directories: facts.roots.iter().map(|root| root.path.display().to_string()).collect(),
+        free_bytes: facts.roots.iter().map(|root| root.free_bytes).collect(),
+        files: facts.backup.files,
+        bytes: facts.roots.iter().fold(0, |sum, root| sum.saturating_add(root.missing_bytes)),
+        ..RestorePlan::default()
+    };
+    running(facts, &mut plan.findings);
+    match &facts.target {
+        Target::Unknown { reason } => plan.findings.push(format!(
+            "the node's cassandra.yaml cannot be read: {reason}; name it with cassandra_yaml, or put it there"
+        )),
+        Target::Known(known) => {
+            configuration(facts, known, &mut plan);
+            rack(facts, known, &mut plan.findings);
+        }
+    }
+    for root in &facts.roots {
+        directory(facts, root, &mut plan);
+    }
+    space(facts, &mut plan.findings);
+    for side in &facts.sides {
+        side_directory(side, &mut plan);
+    }
+    age(facts, &mut plan.warnings);
+    plan
+}
+
+fn running(facts: &Facts, findings: &mut Vec<String>) {
+    for daemon in &facts.daemons {
+        let what = match &daemon.directories {
+            Ok(directories) => format!("it has {}", directories.join(", ")),
+            Err(reason) => format!("which directories it has is not known: {reason}"),
+        };
+        findings.push(format!("Cassandra is running as process {} ({what}); stop it", daemon.pid));
+    }
+    for listener in &facts.listeners {
+        findings.push(format!(
+            "something listens on {listener}, as a running Cassandra of this configuration would; stop it"
+        ));
+    }
+}
+
+fn configuration(facts: &Facts, known: &Known, plan: &mut RestorePlan) {
+    let (was, is) = (&facts.backup.configuration, &known.configuration);
+    let yaml = known.path.display();
+    if is.data_directories.is_empty() {
+        plan.findings.push(format!("{yaml} names no data directory; set data_file_directories"));
+    }
+    let mut differs = |key: &str, was: &str, is: Option<&str>| {
+        plan.findings.push(match is {
+            Some(is) => format!("{key} is {is:?} in {yaml}, and the backup has {was:?}; change the line to {key}: {was}"),
+            None => format!("{key} is not set in {yaml}, and the backup has {was:?}; add the line {key}: {was}"),
+        });
+    };
+    let cluster = is.cluster_name.as_deref();
+    if cluster.unwrap_or("Test Cluster") != facts.backup.cluster_name {
+        differs("cluster_name", &yaml_text(&facts.backup.cluster_name), cluster);
+    }
+    let partitioner = is.partitioner.as_deref();
+    if partitioner.is_some_and(|class| simple_name(class) != simple_name(&facts.backup.partitioner)) {
+        differs("partitioner", &facts.backup.partitioner, partitioner);
+    }
+    if let Some(was) = &was.endpoint_snitch
+        && is.endpoint_snitch.as_deref().map(simple_name) != Some(simple_name(was))
+    {
+        differs("endpoint_snitch", was, is.endpoint_snitch.as_deref());
+    }
+    let tokens = was.num_tokens.map_or(facts.backup.tokens, |tokens| usize::try_from(tokens).unwrap_or(0));
+    let has = is.num_tokens.map(|tokens| tokens.to_string());
+    if tokens > 0 && is.num_tokens.map_or(1, |tokens| usize::try_from(tokens).unwrap_or(0)) != tokens {
+        differs("num_tokens", &tokens.to_string(), has.as_deref());
+    }
+    formats(was, is, &mut differs);
+    changed(facts, known, &mut plan.warnings);
+}
+
+/// A name as it can stand in a yaml.
+fn yaml_text(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.'))
+        && !name.ends_with(' ');
+    if plain { name.to_owned() } else { format!("'{}'", name.replace('\'', "''")) }
+}
+
+/// Newer files under an older setting: Cassandra refuses to start on them, or cannot go back. The other way
+/// round is what an upgrade does.
+fn formats(was: &ConfigurationFacts, is: &ConfigurationFacts, differs: &mut dyn FnMut(&str, &str, Option<&str>)) {
+    if was.uuid_sstable_identifiers == Some(true) && is.uuid_sstable_identifiers != Some(true) {
+        differs("uuid_sstable_identifiers_enabled", "true", is.uuid_sstable_identifiers.map(|_| "false"));
+    }
+    if let Some(format) = was.sstable_format.as_deref().filter(|format| *format != "big")
+        && is.sstable_format.as_deref() != Some(format)
+    {
+        differs("sstable: selected_format", format, is.sstable_format.as_deref());
+    }
+    if let Some(mode) = was.storage_compatibility_mode.as_deref()
+        && mode != "CASSANDRA_4"
+        && is.storage_compatibility_mode.as_deref().unwrap_or("CASSANDRA_4") == "CASSANDRA_4"
+    {
+        differs("storage_compatibility_mode", mode, is.storage_compatibility_mode.as_deref());
+    }
+}
+
+/// What may differ, and should be known.
+fn changed(facts: &Facts, known: &Known, warnings: &mut Vec<String>) {
+    let (was, is) = (&facts.backup.configuration, &known.configuration);
+    if was.data_directories.len() != facts.roots.len() {
+        warnings.push(format!(
+            "the backup's node had {} data directories, this one has {}: the files are spread anew",
+            was.data_directories.len(),
+            facts.roots.len()
+        ));
+    }
+    if is.initial_token.is_some() && is.initial_token != was.initial_token {
+        warnings.push(format!(
+            "initial_token in {} is not that of the backup; the restored node keeps the tokens of the backup",
+            known.path.display()
+        ));
+    }
+}
+
+fn rack(facts: &Facts, known: &Known, findings: &mut Vec<String>) {
+    let Some(rack) = &known.rack else { return };
+    let (dc, rack_name) = (&facts.backup.datacenter, &facts.backup.rack);
+    let RackFile { path, datacenter, rack } = match rack {
+        Ok(file) => file,
+        Err(reason) => {
+            findings.push(format!(
+                "{reason}; the snitch needs the file, with the lines dc={dc} and rack={rack_name}"
+            ));
+            return;
+        }
+    };
+    for (key, is, was) in [("dc", datacenter, dc), ("rack", rack, rack_name)] {
+        if !was.is_empty() && is.as_ref() != Some(was) {
+            let is = is.as_deref().unwrap_or("not set");
+            findings.push(format!(
+                "{key} is {is} in {}, and the backup has {was:?}; Cassandra does not start with another one: change the line to {key}={was}",
+                path.display()
+            ));
+        }
+    }
+}
+
+fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
+    let path = root.path.display();
+    if let Some(problem) = &root.problem {
+        plan.findings.push(format!("data directory {path} cannot be looked at: {problem}"));
+        return;
+    }
+    staging(facts, root, &mut plan.findings);
+    content(facts, root, &mut plan.findings);
+    if !root.writable {
+        let name = &facts.agent.name;
+        plan.findings.push(if root.exists {
+            format!("user {name} must not write to data directory {path}; let the agent run as root or as its owner")
+        } else {
+            format!("data directory {path} does not exist and user {name} must not make it; make it, or let the agent run as root")
+        });
+    }
+    owner(facts, root, plan);
+}
+
+fn staging(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
+    let staging = root.path.join(&facts.staging);
+    let staging = staging.display();
+    match &root.staging {
+        Staging::Clean | Staging::Ours => {}
+        Staging::Other { backup_id } => findings.push(format!(
+            "a restore of backup {backup_id} into {} is incomplete ({staging}); restore that backup again to finish it, or give it up: \
+             remove {staging} and everything else in the data directory",
+            root.path.display()
+        )),
+        Staging::Foreign { what } => findings.push(format!(
+            "{staging} is in the way: {what}; it is not from a restore that is known here: move it aside"
+        )),
+    }
+}
+
+fn content(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
+    let path = root.path.display();
+    if facts.complete {
+        return;
+    }
+    if facts.is_resumed() {
+        if root.unexpected.count > 0 {
+            findings.push(format!(
+                "data directory {path} holds {} that an interrupted restore of this backup has not placed; move them aside",
+                describe(&root.unexpected)
+            ));
+        }
+        return;
+    }
+    let all = Found {
+        count: root.placed.count + root.unexpected.count,
+        example: root.unexpected.example.clone().or_else(|| root.placed.example.clone()),
+    };
+    if all.count > 0 {
+        findings.push(format!("data directory {path} is not empty: it holds {}; move them aside", describe(&all)));
+    }
+}
+
+fn describe(found: &Found) -> String {
+    let example = found.example.as_ref().map(|path| format!(" ({})", path.display())).unwrap_or_default();
+    match found.count {
+        1 => format!("one file{example}"),
+        count => format!("{count} files, for one{}", example.replace(['(', ')'], "")),
+    }
+}
+
+fn owner(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
+    let path = root.path.display();
+    let (uid, name) = match &root.owner {
+        Owner::Known { uid, name } => (*uid, name),
+        Owner::NoSuchUser { name } => {
+            plan.findings.push(format!(
+                "data directory {path} does not exist, and neither does user {name}, to whom it belonged; make the \
+                 directory with the owner that Cassandra runs as"
+            ));
+            return;
+        }
+    };
+    if facts.agent.uid != 0 && facts.agent.uid != uid {
+        plan.findings.push(format!(
+            "data directory {path} belongs to {name} and the agent runs as {}, which cannot give files to {name}; \
+             let the agent run as root or as {name}",
+            facts.agent.name
+        ));
+    }
+    let Some(was) = facts.backup.configuration.owner.as_ref().filter(|was| *was != name) else { return };
+    if uid == 0 {
+        plan.findings.push(format!(
+            "data directory {path} belongs to {name}, and the backup's to {was}; Cassandra could not write its own \
+             files: chown {was} {path}"
+        ));
+    } else {
+        plan.warnings.push(format!("data directory {path} belongs to {name}, the backup's belonged to {was}"));
+    }
+}
+
+fn space(facts: &Facts, findings: &mut Vec<String>) {
+    let mut file_systems: BTreeMap<u64, (u64, u64, Vec<String>)> = BTreeMap::new();
+    for root in facts.roots.iter().filter(|root| root.problem.is_none()) {
+        let (needed, free, paths) = file_systems.entry(root.device).or_insert((0, u64::MAX, Vec::new()));
+        *needed = needed.saturating_add(root.missing_bytes);
+        *free = (*free).min(root.free_bytes);
+        paths.push(root.path.display().to_string());
+    }
+    for (needed, free, paths) in file_systems.into_values() {
+        if needed > 0 && needed.saturating_add(SPARE_BYTES) > free {
+            findings.push(format!(
+                "the file system of {} has {free} bytes free, and the restore needs {needed} and {SPARE_BYTES} to \
+                 spare; free space there",
+                paths.join(", ")
+            ));
+        }
+    }
+}
+
+fn side_directory(side: &Side, plan: &mut RestorePlan) {
+    let path = side.path.display();
+    let (what, why) = match side.kind {
+        SideKind::CommitLog => ("commit log", "Cassandra would replay them over the restored data"),
+        SideKind::Hints => ("hints", "Cassandra would send them to other nodes"),
+        SideKind::SavedCaches => ("saved caches", "caches of the data before"),
+        SideKind::ChangeData => ("cdc", "changes of the data before"),
+    };
+    let must_be_empty = matches!(side.kind, SideKind::CommitLog | SideKind::Hints);
+    if let Some(problem) = &side.problem {
+        let text = format!("{what} directory {path} cannot be looked at: {problem}");
+        if must_be_empty { plan.findings.push(text) } else { plan.warnings.push(text) }
+        return;
+    }
+    if side.found.count == 0 {
+        return;
+    }
+    let holds = describe(&side.found);
+    match side.kind {
+        SideKind::CommitLog | SideKind::Hints => plan
+            .findings
+            .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: move them aside")),
+        SideKind::SavedCaches => {
+            plan.warnings.push(format!("{what} directory {path} holds {holds}; the restore deletes saved caches"));
+        }
+        SideKind::ChangeData => {
+            plan.warnings.push(format!("{what} directory {path} holds {holds}, {why}; they are left alone"));
+        }
+    }
+}
+
+fn age(facts: &Facts, warnings: &mut Vec<String>) {
+    let age_seconds = facts.now_ms.saturating_sub(facts.backup.created_at_ms) / 1000;
+    let age_seconds = u64::try_from(age_seconds).unwrap_or(0);
+    if age_seconds > facts.backup.gc_grace_seconds {
+        warnings.push(format!(
+            "the backup is {} old, older than the smallest gc_grace_seconds ({}): rows deleted since may come back \
+             from it where other replicas have already forgotten the deletion",
+            days(age_seconds),
+            days(facts.backup.gc_grace_seconds)
+        ));
+    }
+}
+
+fn days(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3600) {
+        (0, 0) => format!("{seconds} seconds"),
+        (0, hours) => format!("{hours} hours"),
+        (1, _) => "1 day".to_owned(),
+        (days, _) => format!("{days} days"),
+    }
+}
+
+/// What the operator does after the restore.
+pub(crate) fn notes(facts: &Facts) -> Vec<String> {
+    let mut notes = Vec::new();
+    if facts.backup.counters {
+        notes.push(
+            "a table has counters: start Cassandra with -Dcassandra.join_ring=false, run nodetool repair -full, then \
+             nodetool join"
+                .to_owned(),
+        );
+    } else {
+        notes.push(
+            "start Cassandra; where other replicas were written to since the backup, run nodetool repair -full"
+                .to_owned(),
+        );
+    }
+    if let Target::Known(known) = &facts.target
+        && !known.address.is_empty()
+        && known.address != facts.backup.address
+    {
+        notes.push(format!(
+            "the backup is of {}, and this is {}: the node whose data this is must not run elsewhere",
+            facts.backup.address, known.address
+        ));
+    }
+    age(facts, &mut notes);
+    notes
+}

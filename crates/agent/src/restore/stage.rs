@@ -1,0 +1,354 @@
+//! Brings every file of the backup onto the node's own disks, beside the place where it belongs, and proves it:
+//! object by size and BLAKE3, file by size, CRC-32 and BLAKE3, Data.db by its own digest as well. Files that an
+//! earlier call has staged or placed are proven by reading them, and kept. Nothing is placed here.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use cassy_agent_protocol::Progress;
+use cassy_backup_format::{FileEntry, ObjectEntry, SstableEntry};
+use cassy_sstable::{ComponentName, DATA_COMPONENT, Digest};
+use cassy_store::Store;
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::error::RestoreError;
+use super::layout::Layout;
+use super::manifest::{Manifest, directories, table_directory};
+use super::marker::STAGED;
+use super::object::ObjectWriter;
+use super::retry;
+use super::tree::{FileError, Ownership, Tree};
+use crate::context::Context;
+
+/// SSTables under way at once.
+const CONCURRENCY: usize = 4;
+/// Pieces of an object that wait for the disk.
+const PIECES: usize = 8;
+/// SSTables that the reader of the manifest is ahead.
+const AHEAD: usize = 16;
+const BUFFER_BYTES: usize = 1 << 20;
+/// A digest is ten digits.
+const DIGEST_LIMIT_BYTES: u64 = 1024;
+
+/// A directory that files go to.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) root: Tree,
+    /// The staging directory; `None` when there is nothing to stage.
+    pub(crate) staging: Option<Tree>,
+    pub(crate) ownership: Ownership,
+}
+
+/// Everything that staging needs; shared by the SSTables under way.
+pub(crate) struct Stager {
+    pub(crate) context: Context,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) layout: Layout,
+    pub(crate) destinations: Vec<Arc<Destination>>,
+    pub(crate) done: Done,
+    /// Work on threads: it cannot be aborted, only waited for.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    bytes: AtomicU64,
+    files: AtomicU64,
+}
+
+impl Stager {
+    /// Stages everything. When it answers, no work of it is left.
+    pub(crate) async fn run(self: &Arc<Self>) -> Result<(), RestoreError> {
+        let outcome = self.stage_all().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        outcome
+    }
+
+    async fn stage_all(self: &Arc<Self>) -> Result<(), RestoreError> {
+        let (sender, mut receiver) = mpsc::channel(AHEAD);
+        let manifest = Arc::clone(&self.manifest);
+        self.tasks.spawn_blocking(move || read_entries(&manifest, &sender));
+        futures::stream::poll_fn(|poll| receiver.poll_recv(poll))
+            .map(|entry| {
+                let stager = Arc::clone(self);
+                async move { stager.sstable(Arc::new(entry?)).await }
+            })
+            .buffer_unordered(CONCURRENCY)
+            .try_collect::<()>()
+            .await
+    }
+
+    async fn sstable(self: Arc<Self>, entry: Arc<SstableEntry>) -> Result<(), RestoreError> {
+        if self.context.cancel.is_cancelled() {
+            return Err(RestoreError::Cancelled);
+        }
+        let missing = self.on_thread(&entry, Self::missing).await?;
+        let mut by_object: BTreeMap<u32, Vec<FileEntry>> = BTreeMap::new();
+        for file in missing {
+            by_object.entry(file.object).or_default().push(file);
+        }
+        for (object, files) in by_object {
+            let object = usize::try_from(object).ok().and_then(|object| entry.objects.get(object));
+            let Some(object) = object else {
+                return Err(self.manifest.refuse(format!("{} is in an object that is not there", entry.name)));
+            };
+            retry::transient(&self.context, || self.object(&entry, object, &files)).await?;
+        }
+        self.on_thread(&entry, Self::check_digest).await
+    }
+
+    async fn on_thread<T: Send + 'static>(
+        self: &Arc<Self>,
+        entry: &Arc<SstableEntry>,
+        work: fn(&Self, &SstableEntry) -> Result<T, RestoreError>,
+    ) -> Result<T, RestoreError> {
+        let (stager, entry) = (Arc::clone(self), Arc::clone(entry));
+        let task = self.tasks.spawn_blocking(move || work(&stager, &entry));
+        task.await.map_err(RestoreError::CutShort)?
+    }
+
+    fn destination(&self, entry: &SstableEntry) -> Result<&Destination, RestoreError> {
+        let destination = self.destinations.get(self.layout.root_of(entry));
+        destination.map(Arc::as_ref).ok_or_else(|| self.manifest.refuse("a data directory is not there".to_owned()))
+    }
+
+    /// The files that are neither in place nor staged. What is staged and not the backup's is removed; what is in
+    /// place and not the backup's is refused.
+    fn missing(&self, entry: &SstableEntry) -> Result<Vec<FileEntry>, RestoreError> {
+        let destination = self.destination(entry)?;
+        let table = table_directory(entry);
+        let names = directories(entry, &table);
+        let placed = destination.root.descend(&names)?;
+        let staged = staged(destination, &names)?;
+        let mut missing = Vec::new();
+        for file in &entry.files {
+            if let Some(placed) = &placed
+                && let Some(found) = self.compare(placed, file)?
+            {
+                found.map_err(|reason| RestoreError::InTheWay { path: placed.path().join(&file.name), reason })?;
+                self.dealt_with(file);
+            } else if self.is_staged(staged.as_ref(), file)? {
+                self.dealt_with(file);
+            } else {
+                missing.push(file.clone());
+            }
+        }
+        Ok(missing)
+    }
+
+    fn is_staged(&self, staged: Option<&Tree>, file: &FileEntry) -> Result<bool, RestoreError> {
+        let Some(staged) = staged else { return Ok(false) };
+        match self.compare(staged, file)? {
+            Some(Ok(())) => Ok(true),
+            Some(Err(_)) => staged.remove(&file.name).map(|()| false).map_err(RestoreError::from),
+            None => Ok(false),
+        }
+    }
+
+    /// `None` when there is no such file; else whether it is the backup's, by size and BLAKE3.
+    fn compare(&self, directory: &Tree, file: &FileEntry) -> Result<Option<Result<(), String>>, RestoreError> {
+        let Some(size) = directory.file_size(&file.name)? else {
+            return match directory.stat(OsStr::new(&file.name))? {
+                Some(_) => Ok(Some(Err("it is no regular file".to_owned()))),
+                None => Ok(None),
+            };
+        };
+        if size != file.size {
+            return Ok(Some(Err(format!("it has {size} bytes instead of {}", file.size))));
+        }
+        let Some(mut content) = directory.read(&file.name)? else { return Ok(None) };
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            if self.context.cancel.is_cancelled() {
+                return Err(RestoreError::Cancelled);
+            }
+            let failed = |source| FileError::new("read", directory.path().join(&file.name), source);
+            match content.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                read => hasher.update(buffer.get(..read).unwrap_or_default()),
+            };
+        }
+        let found = hasher.finalize().to_hex();
+        let equal = found.as_str() == file.blake3;
+        Ok(Some(if equal { Ok(()) } else { Err(format!("its BLAKE3 is {found} instead of {}", file.blake3)) }))
+    }
+
+    /// Downloads one object and takes these files out of it.
+    async fn object(
+        &self,
+        entry: &SstableEntry,
+        object: &ObjectEntry,
+        files: &[FileEntry],
+    ) -> Result<(), RestoreError> {
+        let destination = self.destination(entry)?;
+        let table = table_directory(entry);
+        let Some(staging) = &destination.staging else {
+            let reason = "it was in place a moment ago, and is gone".to_owned();
+            return Err(RestoreError::InTheWay { path: destination.root.path().join(&entry.name), reason });
+        };
+        let mut names = vec![STAGED];
+        names.extend(directories(entry, &table));
+        let directory = Arc::new(staging.ensure(&names, &destination.ownership)?);
+        let writer = ObjectWriter::new(object.clone(), files.to_vec(), Arc::clone(&directory))?;
+        let stale: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let task = self.tasks.spawn_blocking(move || write_object(&directory, &stale, writer, receiver));
+        let fetched = self.fetch(object, sender).await;
+        let writer = task.await.map_err(RestoreError::CutShort)??;
+        let fetched = fetched?;
+        writer.finish()?;
+        self.done.bytes.fetch_sub(fetched, Ordering::Relaxed);
+        for file in files {
+            self.dealt_with(file);
+        }
+        Ok(())
+    }
+
+    /// Hands an object's bytes to the thread that writes them; says how many.
+    async fn fetch(&self, object: &ObjectEntry, sender: mpsc::Sender<Bytes>) -> Result<u64, RestoreError> {
+        let mut fetched = 0u64;
+        let outcome = self.fetch_pieces(object, sender, &mut fetched).await;
+        if outcome.is_err() {
+            self.done.bytes.fetch_sub(fetched, Ordering::Relaxed);
+        }
+        outcome.map(|()| fetched)
+    }
+
+    async fn fetch_pieces(
+        &self,
+        object: &ObjectEntry,
+        sender: mpsc::Sender<Bytes>,
+        fetched: &mut u64,
+    ) -> Result<(), RestoreError> {
+        let mut pieces = self.store.read(&object.key, None).await.map_err(|error| lost(object, error))?;
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = self.context.cancel.cancelled() => return Err(RestoreError::Cancelled),
+                piece = pieces.try_next() => piece.map_err(|error| lost(object, error))?,
+            };
+            let Some(piece) = piece else { return Ok(()) };
+            let bytes = piece.len() as u64;
+            if sender.send(piece).await.is_err() {
+                // The writer has failed, and says why itself.
+                return Ok(());
+            }
+            *fetched += bytes;
+            self.done.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.report();
+        }
+    }
+
+    /// The Data.db against the digest that Cassandra itself keeps beside it.
+    fn check_digest(&self, entry: &SstableEntry) -> Result<(), RestoreError> {
+        let component = |file: &FileEntry| ComponentName::parse(&file.name).map(|name| name.component);
+        let data = entry.files.iter().find(|file| component(file).as_deref() == Some(DATA_COMPONENT));
+        let digest = entry.files.iter().find(|file| component(file).is_some_and(|name| name.starts_with("Digest.")));
+        let (Some(data), Some(digest)) = (data, digest) else { return Ok(()) };
+        let content = self.small_file(entry, &digest.name)?;
+        let name = component(digest).unwrap_or_default();
+        let reason = match Digest::parse(&name, &content) {
+            Some(Ok(Digest::Crc32(crc32))) if crc32 != data.crc32 => {
+                format!("its CRC-32 is {}, and {} says {crc32}", data.crc32, digest.name)
+            }
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(_)) | None => return Ok(()),
+        };
+        let object = usize::try_from(data.object).ok().and_then(|object| entry.objects.get(object));
+        Err(match object {
+            Some(object) => RestoreError::Corrupt { key: object.key.clone(), file: Some(data.name.clone()), reason },
+            None => self.manifest.refuse(reason),
+        })
+    }
+
+    fn small_file(&self, entry: &SstableEntry, name: &str) -> Result<Vec<u8>, RestoreError> {
+        let destination = self.destination(entry)?;
+        let table = table_directory(entry);
+        let names = directories(entry, &table);
+        let mut content = Vec::new();
+        for directory in [staged(destination, &names)?, destination.root.descend(&names)?].into_iter().flatten() {
+            if let Some(file) = directory.read(name)? {
+                let failed = |source| FileError::new("read", directory.path().join(name), source);
+                file.take(DIGEST_LIMIT_BYTES).read_to_end(&mut content).map_err(failed)?;
+                return Ok(content);
+            }
+        }
+        Ok(content)
+    }
+
+    fn dealt_with(&self, file: &FileEntry) {
+        self.done.bytes.fetch_add(file.size, Ordering::Relaxed);
+        self.done.files.fetch_add(1, Ordering::Relaxed);
+        self.report();
+    }
+
+    fn report(&self) {
+        let total = &self.manifest.footer;
+        self.context.progress.set(Progress {
+            bytes_done: self.done.bytes.load(Ordering::Relaxed).min(total.bytes),
+            bytes_total: total.bytes,
+            files_done: self.done.files.load(Ordering::Relaxed),
+            files_total: total.files,
+        });
+    }
+}
+
+fn staged(destination: &Destination, names: &[&str]) -> Result<Option<Tree>, FileError> {
+    let Some(staging) = &destination.staging else { return Ok(None) };
+    let mut below = vec![STAGED];
+    below.extend(names);
+    staging.descend(&below)
+}
+
+fn read_entries(manifest: &Manifest, sender: &mpsc::Sender<Result<SstableEntry, RestoreError>>) {
+    let entries = match manifest.entries() {
+        Ok(entries) => entries,
+        Err(error) => {
+            // A receiver that is gone has an error of its own to tell.
+            let _ = sender.blocking_send(Err(error));
+            return;
+        }
+    };
+    for entry in entries {
+        if sender.blocking_send(entry).is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends when the sender is dropped; the caller knows whether everything was sent.
+fn write_object(
+    directory: &Tree,
+    stale: &[String],
+    mut writer: ObjectWriter,
+    mut pieces: mpsc::Receiver<Bytes>,
+) -> Result<ObjectWriter, RestoreError> {
+    for name in stale {
+        if directory.stat(OsStr::new(name))?.is_some() {
+            directory.remove(name)?;
+        }
+    }
+    while let Some(piece) = pieces.blocking_recv() {
+        writer.write(&piece)?;
+    }
+    Ok(writer)
+}
+
+/// An object that is not there is damage to the backup, which is worth its own words.
+fn lost(object: &ObjectEntry, error: cassy_store::StoreError) -> RestoreError {
+    if error.is_not_found() {
+        let reason = "it is not in the store".to_owned();
+        return RestoreError::Corrupt { key: object.key.clone(), file: None, reason };
+    }
+    RestoreError::Store(error)
+}

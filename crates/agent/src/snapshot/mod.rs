@@ -1,0 +1,75 @@
+//! The files of a snapshot on this node, and whether it is whole.
+
+mod inventory;
+mod whole;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use cassy_agent_protocol::{AgentError, CheckSnapshotRequest};
+use cassy_backup_format::TableRef;
+
+pub(crate) use inventory::{SstableFiles, TableContent, TableSnapshot, tables};
+pub(crate) use whole::{describe, problems};
+
+use crate::directory::{Directory, FileError};
+use crate::failure::{IntoAgentError, agent_error};
+
+/// Why a snapshot cannot be looked at. That it is not whole is an answer, not an error.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot look at the snapshot {tag}")]
+pub(crate) struct SnapshotError {
+    tag: String,
+    #[source]
+    source: FileError,
+}
+
+impl IntoAgentError for SnapshotError {
+    fn into_agent_error(self) -> AgentError {
+        AgentError { hint: self.source.hint(), ..agent_error(&self, self.source.kind()) }
+    }
+}
+
+/// Says which of the request's tables lack a whole snapshot: `keyspace.table: what is wrong`. Whether a table that
+/// has none was dropped meanwhile is for the caller to find out.
+pub(crate) fn check(request: &CheckSnapshotRequest) -> Result<Vec<String>, SnapshotError> {
+    let error = |source| SnapshotError { tag: request.tag.clone(), source };
+    let found = tables(&request.data_directories, &request.tag).map_err(error)?;
+    let mut broken = missing(request, &found);
+    for snapshot in found.iter().filter(|snapshot| is_wanted(request, &snapshot.table)) {
+        let content = snapshot.read().map_err(error)?;
+        broken.extend(describe(&problems(&content).map_err(error)?, &snapshot.table));
+    }
+    Ok(broken)
+}
+
+/// True for a table that the request names.
+pub(crate) fn is_wanted(request: &CheckSnapshotRequest, table: &TableRef) -> bool {
+    request.tables.iter().any(|(keyspace, name)| table.keyspace == *keyspace && table.table == *name)
+}
+
+/// The request's tables that have no snapshot at all, as [`check`] tells them.
+pub(crate) fn missing(request: &CheckSnapshotRequest, found: &[TableSnapshot]) -> Vec<String> {
+    let found: BTreeSet<(&str, &str)> =
+        found.iter().map(|found| (found.table.keyspace.as_str(), found.table.table.as_str())).collect();
+    let is_missing =
+        |(keyspace, table): &&(String, String)| !found.contains(&(keyspace.as_str(), table.as_str()));
+    let tell = |(keyspace, table): &(String, String)| {
+        let why = linked(&request.data_directories, keyspace).unwrap_or_default();
+        format!("{keyspace}.{table}: it has no snapshot {}{why}", request.tag)
+    };
+    request.tables.iter().filter(is_missing).map(tell).collect()
+}
+
+/// A keyspace's directory that is a symbolic link explains a missing snapshot: it is not followed.
+fn linked(data_directories: &[String], keyspace: &str) -> Option<String> {
+    data_directories.iter().find_map(|data| match Directory::below(Path::new(data), [keyspace]) {
+        Err(error @ FileError::NotPlain { .. }) => Some(format!("; {error}")),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;

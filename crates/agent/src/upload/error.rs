@@ -1,0 +1,161 @@
+//! Why a snapshot cannot be sent.
+
+use std::path::PathBuf;
+
+use cassy_agent_protocol::{AgentError, AgentErrorKind};
+use cassy_backup_format::{KeyError, ManifestError, ObjectKey};
+use cassy_store::StoreError;
+
+use crate::context::Context;
+use crate::directory::FileError;
+use crate::failure::{IntoAgentError, agent_error, store_error_kind};
+
+/// See the module. That an SSTable does not match its own digest is no error: the summary tells it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    /// The server asked to stop.
+    #[error("sending the snapshot was cancelled")]
+    Cancelled,
+    /// A file of the node.
+    #[error("cannot read the snapshot")]
+    File {
+        #[source]
+        source: FileError,
+    },
+    /// Some tables have no whole snapshot.
+    #[error("the snapshot {tag} is not whole: {}", .broken.join("; "))]
+    NotWhole { tag: String, broken: Vec<String> },
+    /// Files came or went since the snapshot was checked.
+    #[error("the snapshot of {table} has changed since it was checked: {before} files then, {now} now")]
+    SnapshotChanged { table: String, before: String, now: String },
+    /// The store.
+    #[error("cannot {what}")]
+    Store {
+        what: &'static str,
+        #[source]
+        source: StoreError,
+    },
+    /// The store acknowledged something else than what was sent.
+    #[error("the store acknowledged {stored} bytes of {key}, and {sent} were sent")]
+    Acknowledged { key: ObjectKey, sent: u64, stored: u64 },
+    /// A name that no key can hold.
+    #[error("cannot name an object")]
+    Key {
+        #[source]
+        source: KeyError,
+    },
+    /// The parent manifest is not the one that the server named.
+    #[error("the parent manifest {key} is not to be trusted: {what}")]
+    ParentDiffers { key: ObjectKey, what: String },
+    /// The parent manifest cannot be understood.
+    #[error("cannot read the parent manifest {key}")]
+    Parent {
+        key: ObjectKey,
+        #[source]
+        source: ManifestError,
+    },
+    /// A trash list cannot be understood.
+    #[error("cannot read the trash list {key}")]
+    Trash {
+        key: ObjectKey,
+        #[source]
+        source: ManifestError,
+    },
+    /// A purge has ended while its list was read.
+    #[error("the trash list {key} was removed while it was read")]
+    TrashGone { key: ObjectKey },
+    /// Objects that the backup relies on were found in trash lists again and again.
+    #[error("in each of {tries} tries a purge listed objects that this backup relies on, such as {key}")]
+    KeepsBeingTrashed { tries: u32, key: ObjectKey },
+    /// Our own manifest.
+    #[error("cannot write the manifest")]
+    Manifest {
+        #[source]
+        source: ManifestError,
+    },
+    /// Another manifest has its key.
+    #[error("another manifest is stored as {key} already")]
+    ManifestTaken { key: ObjectKey },
+    /// The agent's own files.
+    #[error("cannot {operation} the agent's file {}", .path.display())]
+    Spool {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// A session has no more attempts to draw.
+    #[error("the sending session has used up its attempts")]
+    AttemptsUsedUp,
+    /// A task of ours ended before its time.
+    #[error("a task was cut short")]
+    CutShort {
+        #[source]
+        source: tokio::task::JoinError,
+    },
+}
+
+impl UploadError {
+    fn kind(&self) -> AgentErrorKind {
+        match self {
+            Self::Cancelled => AgentErrorKind::Cancelled,
+            Self::File { source } => source.kind(),
+            Self::Store { source: StoreError::AlreadyExists { .. }, .. } => AgentErrorKind::Bug,
+            Self::Store { source, .. } => store_error_kind(source),
+            Self::SnapshotChanged { .. }
+            | Self::Acknowledged { .. }
+            | Self::TrashGone { .. }
+            | Self::KeepsBeingTrashed { .. }
+            | Self::Spool { .. }
+            | Self::CutShort { .. } => AgentErrorKind::Transient,
+            Self::NotWhole { .. }
+            | Self::Key { .. }
+            | Self::ParentDiffers { .. }
+            | Self::Parent { .. }
+            | Self::Trash { .. }
+            | Self::Manifest { .. }
+            | Self::ManifestTaken { .. } => AgentErrorKind::Permanent,
+            Self::AttemptsUsedUp => AgentErrorKind::Bug,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File { source } => source.hint(),
+            Self::Store { source, .. } => source.hint(),
+            Self::ParentDiffers { .. } | Self::Parent { .. } => {
+                Some("Take the backup without a parent; it then sends everything.".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoAgentError for UploadError {
+    fn into_agent_error(self) -> AgentError {
+        AgentError { hint: self.hint(), ..agent_error(&self, self.kind()) }
+    }
+}
+
+impl From<FileError> for UploadError {
+    fn from(source: FileError) -> Self {
+        Self::File { source }
+    }
+}
+
+impl Context {
+    /// A safe point to stop at.
+    pub(super) fn check(&self) -> Result<(), UploadError> {
+        if self.cancel.is_cancelled() { Err(UploadError::Cancelled) } else { Ok(()) }
+    }
+}
+
+/// Runs file system calls, which may block for long, off the async threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UploadError> + Send + 'static,
+) -> Result<T, UploadError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(source) => Err(UploadError::CutShort { source }),
+    }
+}

@@ -1,0 +1,52 @@
+//! Counting what is dealt with, for the progress that the server sees.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cassy_agent_protocol::Progress;
+
+use crate::context::ProgressSink;
+
+/// Counts files and bytes of the whole snapshot. Each file counts once, however often it is read.
+#[derive(Debug)]
+pub(super) struct Meter {
+    sink: ProgressSink,
+    bytes_total: u64,
+    files_total: u64,
+    bytes_done: AtomicU64,
+    files_done: AtomicU64,
+}
+
+impl Meter {
+    pub(super) fn new(sink: ProgressSink, files_total: u64, bytes_total: u64) -> Self {
+        let (bytes_done, files_done) = (AtomicU64::new(0), AtomicU64::new(0));
+        let meter = Self { sink, bytes_total, files_total, bytes_done, files_done };
+        meter.report();
+        meter
+    }
+
+    /// Another pass over everything begins.
+    pub(super) fn restart(&self) {
+        self.bytes_done.store(0, Ordering::Relaxed);
+        self.files_done.store(0, Ordering::Relaxed);
+        self.report();
+    }
+
+    pub(super) fn bytes(&self, count: u64) {
+        self.bytes_done.fetch_add(count, Ordering::Relaxed);
+        self.report();
+    }
+
+    pub(super) fn file(&self) {
+        self.files_done.fetch_add(1, Ordering::Relaxed);
+        self.report();
+    }
+
+    fn report(&self) {
+        self.sink.set(Progress {
+            bytes_done: self.bytes_done.load(Ordering::Relaxed),
+            bytes_total: self.bytes_total,
+            files_done: self.files_done.load(Ordering::Relaxed),
+            files_total: self.files_total,
+        });
+    }
+}

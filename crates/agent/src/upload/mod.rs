@@ -1,0 +1,256 @@
+//! Sending a snapshot: what the parent's objects do not hold already, then the node manifest, last.
+//!
+//! Invariants: a manifest refers only to objects that the store has acknowledged, and to none that a trash list
+//! names when the manifest is stored; no key is used twice; memory grows with the largest table, not with the node.
+
+mod choice;
+mod error;
+mod manifest;
+mod meter;
+mod parent;
+mod reading;
+mod send;
+mod spool;
+mod sstable;
+mod survey;
+mod trash;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use cassy_agent_protocol::{UploadRequest, UploadSummary};
+use cassy_backup_format::{Keys, ObjectKey, SstableEntry};
+use cassy_store::{Store, StoreAccess};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+
+pub(crate) use self::error::UploadError;
+use self::error::blocking;
+use self::manifest::{Draft, Written};
+use self::meter::Meter;
+use self::parent::{Cursor, Parent};
+use self::reading::Buffers;
+use self::sstable::{Done, Job, process};
+use self::survey::{Survey, read_again, survey};
+use self::trash::Relied;
+use crate::context::Context;
+
+/// SSTables that are dealt with at once.
+const IN_FLIGHT: usize = 4;
+/// How often everything is gone over again because a purge has listed what the backup relies on.
+const TRASH_TRIES: u32 = 3;
+
+/// What all SSTables share.
+struct Upload {
+    ctx: Context,
+    request: UploadRequest,
+    spool_dir: PathBuf,
+    store: Arc<dyn Store>,
+    keys: Keys,
+    survey: Survey,
+    meter: Meter,
+    buffers: Buffers,
+    attempts: AtomicU32,
+    sent_bytes: AtomicU64,
+}
+
+/// Objects that a purge has listed, and that are sent again.
+type Trashed = Arc<HashSet<ObjectKey>>;
+
+/// What a pass has made.
+struct Outcome {
+    written: Written,
+    corrupt: Vec<String>,
+    relied: Relied,
+}
+
+/// Sends the snapshot and stores the node manifest.
+pub(crate) async fn run(
+    ctx: &Context,
+    request: &UploadRequest,
+    spool_dir: &Path,
+) -> Result<UploadSummary, UploadError> {
+    let access = StoreAccess { location: request.store.location.clone() };
+    let store =
+        cassy_store::open(&access).map_err(|source| UploadError::Store { what: "open the store", source })?;
+    run_on(ctx, request, spool_dir, store).await
+}
+
+/// The same on a store that is open.
+async fn run_on(
+    ctx: &Context,
+    request: &UploadRequest,
+    spool_dir: &Path,
+    store: Arc<dyn Store>,
+) -> Result<UploadSummary, UploadError> {
+    let upload = Arc::new(Upload::begin(ctx, request, spool_dir, store).await?);
+    // On the heap, as it holds the state of several SSTables.
+    let outcome = Box::pin(upload.until_nothing_is_trashed()).await?;
+    upload.ctx.check()?;
+    upload.commit(outcome).await
+}
+
+impl Upload {
+    async fn begin(
+        ctx: &Context,
+        request: &UploadRequest,
+        spool_dir: &Path,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, UploadError> {
+        // Its own cancellation, as a failure also stops what is under way.
+        let ctx = Context { cancel: ctx.cancel.child_token(), progress: ctx.progress.clone() };
+        let request = request.clone();
+        let keys = Keys::new(request.cluster_id.clone()).map_err(|source| UploadError::Key { source })?;
+        let (ctx, request, survey) = blocking(move || {
+            let survey = survey(&ctx, &request)?;
+            Ok((ctx, request, survey))
+        })
+        .await?;
+        let meter = Meter::new(ctx.progress.clone(), survey.files, survey.bytes);
+        Ok(Self {
+            ctx,
+            request,
+            spool_dir: spool_dir.to_owned(),
+            store,
+            keys,
+            survey,
+            meter,
+            buffers: Buffers::default(),
+            attempts: AtomicU32::new(0),
+            sent_bytes: AtomicU64::new(0),
+        })
+    }
+
+    async fn until_nothing_is_trashed(self: &Arc<Self>) -> Result<Outcome, UploadError> {
+        let mut parent = match &self.request.parent {
+            Some(parent) => Some(
+                Parent::fetch(&self.ctx, self.store.as_ref(), parent, &self.request, &self.spool_dir).await?,
+            ),
+            None => None,
+        };
+        let mut trashed = Trashed::default();
+        for _ in 0..=TRASH_TRIES {
+            let cursor = parent.as_ref().map(Parent::cursor).transpose()?;
+            let mut outcome = self.pass(&trashed, cursor).await?;
+            let relied = std::mem::take(&mut outcome.relied);
+            let prefix = self.keys.trash_prefix();
+            let listed =
+                trash::listed(&self.ctx, self.store.as_ref(), &prefix, relied, &self.spool_dir).await?;
+            if listed.is_empty() {
+                return Ok(outcome);
+            }
+            tracing::info!(
+                objects = listed.len(),
+                "a purge has listed objects that this backup relies on: they are sent again"
+            );
+            Arc::make_mut(&mut trashed).extend(listed);
+            // What this pass has sent is relied on by the next one.
+            parent = Some(Parent::own(self.manifest_key(&outcome), outcome.written.spool));
+            self.meter.restart();
+        }
+        let key = trashed.iter().next().cloned().expect("each try has found some");
+        Err(UploadError::KeepsBeingTrashed { tries: TRASH_TRIES + 1, key })
+    }
+
+    /// Deals with every SSTable, a few at a time, in the manifest's order.
+    async fn pass(
+        self: &Arc<Self>,
+        trashed: &Trashed,
+        cursor: Option<Cursor>,
+    ) -> Result<Outcome, UploadError> {
+        let jobs = stream::try_unfold((0, cursor), |(number, cursor)| {
+            let upload = Arc::clone(self);
+            blocking(move || upload.table(number, cursor))
+        });
+        let jobs = jobs.map_ok(|jobs| stream::iter(jobs.into_iter().map(Ok))).try_flatten();
+        let mut done = jobs
+            .map_ok(|job| Box::pin(process(Arc::clone(self), Arc::clone(trashed), job)))
+            .try_buffered(IN_FLIGHT)
+            .boxed();
+        let outcome = self.collect(&mut done).await;
+        if outcome.is_err() {
+            // Nothing goes on behind the answer: what is under way ends at its next piece.
+            self.ctx.cancel.cancel();
+            while done.next().await.is_some() {}
+        }
+        outcome
+    }
+
+    async fn collect(
+        &self,
+        done: &mut BoxStream<'_, Result<Done, UploadError>>,
+    ) -> Result<Outcome, UploadError> {
+        let mut draft = Draft::begin(&self.survey.header, &self.spool_dir)?;
+        let mut corrupt = Vec::new();
+        let mut relied = Relied::default();
+        while let Some(done) = done.try_next().await? {
+            draft.push(&done.entry)?;
+            done.reused.iter().for_each(|key| relied.add(key));
+            corrupt.extend(done.corrupt.as_deref().map(|why| describe(&done.entry, why)));
+        }
+        Ok(Outcome { written: draft.finish()?, corrupt, relied })
+    }
+
+    /// The jobs of a table, and what the next step needs; `None` after the last table. Blocks.
+    #[allow(clippy::type_complexity)]
+    fn table(
+        &self,
+        number: usize,
+        mut cursor: Option<Cursor>,
+    ) -> Result<Option<(Vec<Job>, (usize, Option<Cursor>))>, UploadError> {
+        self.ctx.check()?;
+        let Some(surveyed) = self.survey.tables.get(number) else { return Ok(None) };
+        let table = &surveyed.snapshot.table;
+        let mut candidates = match &mut cursor {
+            Some(cursor) => cursor.table(table)?,
+            None => parent::Candidates::new(),
+        };
+        let mut jobs = Vec::new();
+        for mut sstable in read_again(surveyed)?.sstables {
+            let place = usize::try_from(sstable.directory).unwrap_or(usize::MAX);
+            sstable.directory = self.survey.directories.get(place).copied().unwrap_or(sstable.directory);
+            let candidates =
+                candidates.remove(&(sstable.index.clone(), sstable.name.clone())).unwrap_or_default();
+            jobs.push(Job { table: table.clone(), sstable: Arc::new(sstable), candidates });
+        }
+        jobs.sort_by(|a, b| a.place().cmp(&b.place()));
+        Ok(Some((jobs, (number + 1, cursor))))
+    }
+
+    /// That of an SSTable that does not match its digest never looks like a good backup.
+    fn manifest_key(&self, outcome: &Outcome) -> ObjectKey {
+        let (host, backup) = (&self.request.host_id, &self.request.backup_id);
+        if outcome.corrupt.is_empty() {
+            self.keys.node_manifest(host, backup)
+        } else {
+            self.keys.corrupt_node_manifest(host, backup)
+        }
+    }
+
+    async fn commit(&self, outcome: Outcome) -> Result<UploadSummary, UploadError> {
+        let manifest = self.manifest_key(&outcome);
+        let Outcome { written, corrupt, .. } = outcome;
+        manifest::store(self.store.as_ref(), &manifest, &written).await?;
+        Ok(UploadSummary {
+            manifest,
+            blake3: written.blake3,
+            size: written.size,
+            sstables: written.footer.sstables,
+            files: written.footer.files,
+            bytes: written.footer.bytes,
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            tables: self.survey.header.tables.clone(),
+            corrupt,
+        })
+    }
+}
+
+/// `keyspace.table/nb-1-big: why`, with the index's directory where it is an index's.
+fn describe(entry: &SstableEntry, why: &str) -> String {
+    let index: String = entry.index.iter().map(|index| format!("{index}/")).collect();
+    format!("{}.{}/{index}{}: {why}", entry.table.keyspace, entry.table.table, entry.name)
+}
+
+#[cfg(test)]
+mod tests;

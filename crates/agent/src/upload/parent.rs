@@ -1,0 +1,121 @@
+//! The parent manifest: whose objects may be relied on. Believed only when its bytes are those that the server
+//! named by digest; then read table by table, alongside the snapshot.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use cassy_agent_protocol::{ParentManifest, UploadRequest};
+use cassy_backup_format::{Header, ManifestReader, ObjectKey, SstableEntry, TableRef};
+use cassy_store::Store;
+
+use super::error::UploadError;
+use super::spool::{SpoolFile, download};
+use crate::context::Context;
+
+/// A manifest that has been fetched and found to be the right one.
+#[derive(Debug)]
+pub(super) struct Parent {
+    key: ObjectKey,
+    spool: SpoolFile,
+}
+
+/// An SSTable's line in the parent, and where its files were.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) entry: SstableEntry,
+    /// The path of the data directory, which may have had another number then.
+    pub(super) data: PathBuf,
+}
+
+/// The parent's SSTables of one table, by index and name.
+pub(super) type Candidates = BTreeMap<(Option<String>, String), Vec<Candidate>>;
+
+impl Parent {
+    /// Fetches the manifest and checks its digest, and that it is one of this node.
+    pub(super) async fn fetch(
+        ctx: &Context,
+        store: &dyn Store,
+        parent: &ParentManifest,
+        request: &UploadRequest,
+        spool_dir: &Path,
+    ) -> Result<Self, UploadError> {
+        let differs = |what: String| UploadError::ParentDiffers { key: parent.key.clone(), what };
+        let (spool, blake3) = download(ctx, store, &parent.key, spool_dir, "parent").await?;
+        if blake3 != parent.blake3 {
+            return Err(differs(format!("its BLAKE3 is {blake3} and should be {}", parent.blake3)));
+        }
+        let parent = Self { key: parent.key.clone(), spool };
+        let lines = parent.lines()?;
+        check_owner(lines.header(), request).map_err(|what| differs(what.to_owned()))?;
+        Ok(parent)
+    }
+
+    /// The manifest of an earlier pass of ours.
+    pub(super) fn own(key: ObjectKey, spool: SpoolFile) -> Self {
+        Self { key, spool }
+    }
+
+    /// Begins to read it.
+    pub(super) fn cursor(&self) -> Result<Cursor, UploadError> {
+        let lines = self.lines()?;
+        let directories = lines.header().configuration.data_directories.iter().map(PathBuf::from).collect();
+        Ok(Cursor { key: self.key.clone(), directories, lines, ahead: None })
+    }
+
+    fn lines(&self) -> Result<ManifestReader<BufReader<File>>, UploadError> {
+        let file = BufReader::new(self.spool.open()?);
+        ManifestReader::open(file).map_err(|source| UploadError::Parent { key: self.key.clone(), source })
+    }
+}
+
+fn check_owner(header: &Header, request: &UploadRequest) -> Result<(), &'static str> {
+    if header.cluster_id != request.cluster_id {
+        return Err("it is of another cluster");
+    }
+    if header.host_id != request.host_id {
+        return Err("it is of another node");
+    }
+    if request.parent.as_ref().is_some_and(|parent| parent.backup_id != header.backup_id) {
+        return Err("it is of another backup");
+    }
+    Ok(())
+}
+
+/// A place in the parent, which moves with the tables of the snapshot.
+pub(super) struct Cursor {
+    key: ObjectKey,
+    directories: Vec<PathBuf>,
+    lines: ManifestReader<BufReader<File>>,
+    ahead: Option<SstableEntry>,
+}
+
+impl Cursor {
+    /// The SSTables of this table; tables come in ascending order.
+    pub(super) fn table(&mut self, table: &TableRef) -> Result<Candidates, UploadError> {
+        let mut candidates = Candidates::new();
+        while let Some(entry) = self.next()? {
+            if entry.table > *table {
+                self.ahead = Some(entry);
+                break;
+            }
+            if entry.table < *table {
+                continue;
+            }
+            let number = usize::try_from(entry.directory).unwrap_or(usize::MAX);
+            let data = self.directories.get(number).cloned().unwrap_or_default();
+            let sstable = (entry.index.clone(), entry.name.clone());
+            candidates.entry(sstable).or_default().push(Candidate { entry, data });
+        }
+        Ok(candidates)
+    }
+
+    fn next(&mut self) -> Result<Option<SstableEntry>, UploadError> {
+        if let Some(entry) = self.ahead.take() {
+            return Ok(Some(entry));
+        }
+        let error = |source| UploadError::Parent { key: self.key.clone(), source };
+        self.lines.next().transpose().map_err(error)
+    }
+}

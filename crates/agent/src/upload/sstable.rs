@@ -1,0 +1,180 @@
+//! One SSTable: choosing, sending, and its line in the manifest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cassy_backup_format::{Attempt, FileEntry, ObjectEntry, ObjectKey, SstableEntry, TableRef};
+use cassy_sstable::{DATA_COMPONENT, Digest, DigestError};
+
+use super::choice::{Chooser, Reused};
+use super::error::{UploadError, blocking};
+use super::parent::Candidate;
+use super::reading::Content;
+use super::send::{Sender, is_own_object};
+use super::{Trashed, Upload};
+use crate::failure::chain;
+use crate::snapshot::SstableFiles;
+
+/// An SSTable of the snapshot, and what the parent has of it.
+pub(super) struct Job {
+    pub(super) table: TableRef,
+    pub(super) sstable: Arc<SstableFiles>,
+    pub(super) candidates: Vec<Candidate>,
+}
+
+impl Job {
+    /// Its place among the table's lines in the manifest.
+    pub(super) fn place(&self) -> (Option<&str>, &str, u32) {
+        (self.sstable.index.as_deref(), &self.sstable.name, self.sstable.directory)
+    }
+}
+
+/// What became of it.
+pub(super) struct Done {
+    pub(super) entry: SstableEntry,
+    /// Why it does not match its own digest.
+    pub(super) corrupt: Option<String>,
+    /// The objects that were there before.
+    pub(super) reused: Vec<ObjectKey>,
+}
+
+/// Deals with one SSTable.
+pub(super) async fn process(upload: Arc<Upload>, trashed: Trashed, job: Job) -> Result<Done, UploadError> {
+    let Job { table, sstable, candidates } = job;
+    let choice = {
+        let (upload, sstable) = (Arc::clone(&upload), Arc::clone(&sstable));
+        blocking(move || {
+            let Upload { ctx, meter, buffers, .. } = upload.as_ref();
+            Chooser { ctx, meter, buffers, trashed: &trashed }.choose(&sstable, &candidates)
+        })
+        .await?
+    };
+    let mut line = Line::default();
+    for (component, reused) in choice.reused {
+        line.reuse(component, reused);
+    }
+    let reused = line.objects.iter().map(|object| object.key.clone()).collect();
+    send(&upload, &table, &sstable, &mut line).await?;
+    let corrupt = corruption(&line, choice.digest);
+    let entry = line.entry(table, &sstable, corrupt.is_some());
+    Ok(Done { entry, corrupt, reused })
+}
+
+/// Sends the components that are not in the line yet.
+async fn send(
+    upload: &Upload,
+    table: &TableRef,
+    sstable: &Arc<SstableFiles>,
+    line: &mut Line,
+) -> Result<(), UploadError> {
+    let missing = sstable.files.iter().filter(|(component, _)| !line.files.contains_key(*component));
+    let (large, small): (Vec<_>, Vec<_>) =
+        missing.partition(|(component, stat)| is_own_object(&sstable.file_name(component), stat.size));
+    if large.is_empty() && small.is_empty() {
+        return Ok(());
+    }
+    let attempt = upload.next_attempt()?;
+    upload.ctx.check()?;
+    let Upload { ctx, meter, buffers, .. } = upload;
+    let sender = Sender { ctx, store: upload.store.as_ref(), meter, buffers };
+    let (host, index) = (&upload.request.host_id, sstable.index.as_deref());
+    for (component, _) in large {
+        let file = sstable.file_name(component);
+        let key = upload.keys.component(host, table, index, &sstable.name, attempt, &file);
+        let (sent, object) = sender.file(sstable, component, key.map_err(no_key)?).await?;
+        upload.count_sent(sent.content.stat.size);
+        let number = line.object(object);
+        line.files.insert(sent.component, (sent.content, number, sent.offset));
+    }
+    if small.is_empty() {
+        return Ok(());
+    }
+    let components: Vec<String> = small.into_iter().map(|(component, _)| component.clone()).collect();
+    let key = upload.keys.small_tar(host, table, index, &sstable.name, attempt).map_err(no_key)?;
+    let (members, object) = sender.tar(sstable, &components, key).await?;
+    let number = line.object(object);
+    for sent in members {
+        upload.count_sent(sent.content.stat.size);
+        line.files.insert(sent.component, (sent.content, number, sent.offset));
+    }
+    Ok(())
+}
+
+fn no_key(source: cassy_backup_format::KeyError) -> UploadError {
+    UploadError::Key { source }
+}
+
+impl Upload {
+    /// Never the same twice within a session.
+    fn next_attempt(&self) -> Result<Attempt, UploadError> {
+        let next = |number: u32| number.checked_add(1);
+        let drawn = self.attempts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let number = drawn.ok().ok_or(UploadError::AttemptsUsedUp)?;
+        Ok(Attempt::new(self.request.session, number))
+    }
+
+    fn count_sent(&self, bytes: u64) {
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Compares what Data.db was with what the digest says; also for one that was not read again.
+fn corruption(line: &Line, digest: Option<Result<Digest, DigestError>>) -> Option<String> {
+    let (data, _, _) = line.files.get(DATA_COMPONENT)?;
+    match digest? {
+        Ok(Digest::Crc32(expected)) if expected != data.crc32 => {
+            Some(format!("the CRC-32 of {DATA_COMPONENT} is {}, its digest says {expected}", data.crc32))
+        }
+        Ok(Digest::Crc32(_) | Digest::NotVerified) => None,
+        Err(error) => Some(chain(&error)),
+    }
+}
+
+/// A line of the manifest in the making.
+#[derive(Default)]
+struct Line {
+    objects: Vec<ObjectEntry>,
+    /// By component: what it is, which object holds it, and where.
+    files: BTreeMap<String, (Content, u32, u64)>,
+}
+
+impl Line {
+    fn reuse(&mut self, component: String, reused: Reused) {
+        let number = self.object(reused.object);
+        self.files.insert(component, (reused.content, number, reused.offset));
+    }
+
+    /// Its number; an object that several files are in is there once.
+    fn object(&mut self, object: ObjectEntry) -> u32 {
+        let place = self.objects.iter().position(|known| known.key == object.key).unwrap_or_else(|| {
+            self.objects.push(object);
+            self.objects.len() - 1
+        });
+        u32::try_from(place).expect("an SSTable has far fewer components")
+    }
+
+    fn entry(self, table: TableRef, sstable: &SstableFiles, corrupt: bool) -> SstableEntry {
+        let file = |(component, (content, object, offset)): (String, (Content, u32, u64))| FileEntry {
+            name: sstable.file_name(&component),
+            size: content.stat.size,
+            blake3: content.blake3,
+            crc32: content.crc32,
+            inode: content.stat.inode,
+            mtime_ns: content.stat.mtime_ns,
+            birth_ns: content.stat.birth_ns,
+            object,
+            offset,
+        };
+        let files = self.files.into_iter().map(file).collect();
+        SstableEntry {
+            table,
+            index: sstable.index.clone(),
+            name: sstable.name.clone(),
+            directory: sstable.directory,
+            files,
+            objects: self.objects,
+            corrupt,
+        }
+    }
+}

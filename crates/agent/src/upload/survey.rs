@@ -1,0 +1,164 @@
+//! A cheap first look at the whole snapshot: that it is whole, how much there is, and the manifest's header.
+
+use std::path::Path;
+
+use cassy_agent_protocol::UploadRequest;
+use cassy_backup_format::{ConfigurationFacts, FORMAT, Header, LEAST_READER, ParentRef, TableSchema};
+
+use super::error::UploadError;
+use crate::context::Context;
+use crate::snapshot::{self, SstableFiles, TableContent, TableSnapshot};
+
+/// What there is to send.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) tables: Vec<Surveyed>,
+    pub(super) header: Header,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+    /// For the number of each data directory of the snapshot the one in the manifest.
+    pub(super) directories: Vec<u32>,
+}
+
+/// A table's snapshot, and how much it was when it was looked at.
+#[derive(Debug)]
+pub(super) struct Surveyed {
+    pub(super) snapshot: TableSnapshot,
+    pub(super) amount: Amount,
+}
+
+/// How much a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+impl Amount {
+    pub(super) fn of(content: &TableContent) -> Self {
+        let files = content.sstables.iter().map(|sstable| sstable.files.len() as u64).sum();
+        Self { files, bytes: content.sstables.iter().map(SstableFiles::bytes).sum() }
+    }
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} files of {} bytes", self.files, self.bytes)
+    }
+}
+
+/// Looks at everything. Blocks.
+pub(super) fn survey(ctx: &Context, request: &UploadRequest) -> Result<Survey, UploadError> {
+    let wanted = &request.snapshot;
+    let found = snapshot::tables(&wanted.data_directories, &wanted.tag)?;
+    let mut broken = snapshot::missing(wanted, &found);
+    let mut tables = Vec::new();
+    let mut schema = Vec::new();
+    for snapshot in found {
+        ctx.check()?;
+        let content = snapshot.read()?;
+        let problems = snapshot::describe(&snapshot::problems(&content)?, &snapshot.table);
+        if problems.is_empty() {
+            schema.extend(content.schema.as_deref().map(|cql| table_schema(&snapshot, cql)));
+            tables.push(Surveyed { snapshot, amount: Amount::of(&content) });
+        } else if snapshot::is_wanted(wanted, &snapshot.table) {
+            broken.extend(problems);
+        } else {
+            // Dropped while the snapshot was taken, or made after it: nobody asked for it.
+            tracing::warn!(
+                ?problems,
+                "a table that was not asked for has no whole snapshot, and is left out"
+            );
+        }
+    }
+    if !broken.is_empty() {
+        return Err(UploadError::NotWhole { tag: wanted.tag.clone(), broken });
+    }
+    let (configuration, directories) = number_directories(request)?;
+    let header = header(request, configuration, &tables, schema);
+    let files = tables.iter().map(|table| table.amount.files).sum();
+    let bytes = tables.iter().map(|table| table.amount.bytes).sum();
+    Ok(Survey { tables, header, files, bytes, directories })
+}
+
+fn table_schema(snapshot: &TableSnapshot, cql: &[u8]) -> TableSchema {
+    TableSchema { table: snapshot.table.clone(), cql: String::from_utf8_lossy(cql).into_owned() }
+}
+
+/// The manifest counts directories in the configuration's list. One that Cassandra names and the configuration does
+/// not list among them, as the directory of the local system keyspaces, is added at the list's end.
+fn number_directories(request: &UploadRequest) -> Result<(ConfigurationFacts, Vec<u32>), UploadError> {
+    let mut configuration = request.configuration.clone();
+    let listed = &mut configuration.data_directories;
+    let mut numbers = Vec::new();
+    for directory in &request.snapshot.data_directories {
+        let place = match listed.iter().position(|known| is_same(known, directory)) {
+            Some(place) => {
+                // The spelling that the files were found under is the one that the next backup compares with.
+                if let Some(known) = listed.get_mut(place) {
+                    known.clone_from(directory);
+                }
+                place
+            }
+            None => {
+                listed.push(directory.clone());
+                listed.len() - 1
+            }
+        };
+        numbers.push(u32::try_from(place).unwrap_or(u32::MAX));
+    }
+    Ok((configuration, numbers))
+}
+
+/// The same path, or two paths of one directory.
+fn is_same(a: &str, b: &str) -> bool {
+    let identity = |path: &str| std::fs::canonicalize(path).ok();
+    Path::new(a) == Path::new(b) || identity(a).is_some_and(|a| identity(b) == Some(a))
+}
+
+fn header(
+    request: &UploadRequest,
+    configuration: ConfigurationFacts,
+    tables: &[Surveyed],
+    schema: Vec<TableSchema>,
+) -> Header {
+    Header {
+        format: FORMAT,
+        least_reader: LEAST_READER,
+        cluster_id: request.cluster_id.clone(),
+        cluster_name: request.cluster_name.clone(),
+        host_id: request.host_id,
+        address: request.address.clone(),
+        tokens: request.tokens.clone(),
+        datacenter: request.datacenter.clone(),
+        rack: request.rack.clone(),
+        cassandra_version: request.cassandra_version.clone(),
+        partitioner: request.partitioner.clone(),
+        backup_id: request.backup_id,
+        kind: request.kind,
+        created_at_ms: request.created_at_ms,
+        parent: request.parent.as_ref().map(|parent| ParentRef {
+            key: parent.key.clone(),
+            backup_id: parent.backup_id,
+            blake3: parent.blake3.clone(),
+        }),
+        configuration,
+        tables: tables.iter().map(|table| table.snapshot.table.clone()).collect(),
+        schema,
+    }
+}
+
+/// Reads a table again; it must be as much as before.
+pub(super) fn read_again(surveyed: &Surveyed) -> Result<TableContent, UploadError> {
+    let content = surveyed.snapshot.read()?;
+    let now = Amount::of(&content);
+    if now == surveyed.amount {
+        return Ok(content);
+    }
+    let table = &surveyed.snapshot.table;
+    Err(UploadError::SnapshotChanged {
+        table: format!("{}.{}", table.keyspace, table.table),
+        before: surveyed.amount.to_string(),
+        now: now.to_string(),
+    })
+}

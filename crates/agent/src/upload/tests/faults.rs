@@ -1,0 +1,289 @@
+//! What is broken, tampered with, or changes meanwhile.
+
+use std::fs::{self, OpenOptions};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cassy_agent_protocol::AgentErrorKind;
+use cassy_store::{IncompleteObject, ObjectWriter, StoreError, StoredObject};
+
+use super::*;
+use crate::failure::IntoAgentError;
+use crate::snapshot::fake::content;
+
+#[tokio::test]
+async fn a_manifest_of_other_content_is_never_overwritten() {
+    let mut bench = Bench::new(example());
+    let first = bench.upload().await.expect("uploaded");
+    bench.request.session = SessionId::random();
+    let error = bench.upload().await.expect_err("taken").into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Permanent);
+    assert!(error.message.contains("another manifest is stored as"), "{error}");
+    bench.check(&first).await;
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_named_and_the_rest_is_kept() {
+    let bench = Bench::new(example());
+    let path = bench.live(1, "nb-2-big-Data.db");
+    let file = OpenOptions::new().write(true).open(&path).expect("open");
+    file.write_all_at(&[fs::read(&path).expect("read")[1_000_000] ^ 1], 1_000_000).expect("flip");
+    let index = bench.live(1, ".plain_v_idx/nb-1-big-Digest.crc32");
+    OpenOptions::new().write(true).open(index).expect("open").write_all_at(b"x", 0).expect("write");
+    let summary = bench.upload().await.expect("uploaded");
+    bench.check(&summary).await;
+    let [data, digest] = summary.corrupt.as_slice() else { panic!("{:?}", summary.corrupt) };
+    assert!(data.starts_with("ks.plain/nb-2-big: the CRC-32 of Data.db is "), "{data}");
+    assert!(
+        digest.starts_with("ks.plain/.plain_v_idx/nb-1-big: crc32 is not")
+            || digest.starts_with("ks.plain/.plain_v_idx/nb-1-big: Digest.crc32 is not"),
+        "{digest}"
+    );
+    assert!(summary.manifest.as_str().ends_with(".corrupt.jsonl.zst"), "{}", summary.manifest);
+    let (_, entries) = bench.manifest(&summary).await;
+    assert_eq!(entries.iter().filter(|entry| entry.corrupt).count(), 2);
+}
+
+#[tokio::test]
+async fn a_broken_snapshot_is_refused_before_anything_is_sent() {
+    let bench = Bench::new(example());
+    fs::remove_file(bench.node.snapshot_of(0, "ks", "plain", TAG).join("nb-1-big-Index.db")).expect("remove");
+    let error = bench.upload().await.expect_err("refused").into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Permanent);
+    assert!(error.message.contains("ks.plain: ") && error.message.contains("lacks Index.db"), "{error}");
+    assert!(bench.objects().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_broken_table_that_nobody_asked_for_is_left_out() {
+    let mut bench = Bench::new(example());
+    fs::remove_file(bench.node.snapshot_of(0, "snapshots", "snapshots", TAG).join("nb-1-big-Data.db"))
+        .expect("remove");
+    bench.request.snapshot.tables.retain(|(keyspace, _)| keyspace != "snapshots");
+    let summary = bench.upload().await.expect("uploaded");
+    assert_eq!(summary.tables.len(), EXAMPLE_TABLES.len() - 1);
+    assert_eq!(summary.sstables, 7);
+}
+
+#[tokio::test]
+async fn a_tampered_parent_is_refused() {
+    let mut bench = Bench::new(example());
+    let first = bench.upload().await.expect("uploaded");
+    bench.next(SECOND_TAG, &first);
+    let mut body = bench.store.get(&first.manifest, 1 << 30).await.expect("there").to_vec();
+    body[100] ^= 1;
+    bench.store.delete(&first.manifest).await.expect("delete");
+    bench.store.put(&first.manifest, Bytes::from(body)).await.expect("put");
+    let error = bench.upload().await.expect_err("refused").into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Permanent);
+    assert!(error.message.contains("is not to be trusted: its BLAKE3 is"), "{error}");
+
+    bench.store.delete(&first.manifest).await.expect("delete");
+    let error = bench.upload().await.expect_err("refused").into_agent_error();
+    assert!(error.message.contains("no such object"), "{error}");
+}
+
+#[tokio::test]
+async fn a_parent_of_another_node_is_refused() {
+    let mut bench = Bench::new(example());
+    let first = bench.upload().await.expect("uploaded");
+    bench.next(SECOND_TAG, &first);
+    bench.request.host_id = "0193b0a0-0000-7000-8000-0000000000fe".parse().expect("id");
+    let error = bench.upload().await.expect_err("refused");
+    assert!(error.to_string().ends_with("it is of another node"), "{error}");
+}
+
+#[tokio::test]
+async fn a_trash_list_that_cannot_be_read_stops_the_backup() {
+    let mut bench = Bench::new(example());
+    let first = bench.upload().await.expect("uploaded");
+    bench.next(SECOND_TAG, &first);
+    let key = Keys::new(bench.request.cluster_id.clone()).expect("keys").trash("broken").expect("key");
+    bench.store.put(&key, Bytes::from_static(b"not zstd")).await.expect("put");
+    let error = bench.upload().await.expect_err("refused");
+    assert!(matches!(error, UploadError::Trash { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_same_manifest_again_is_fine() {
+    let mut bench = Bench::new(example());
+    let first = bench.upload().await.expect("uploaded");
+    bench.next(SECOND_TAG, &first);
+    let second = bench.upload().await.expect("uploaded");
+    let again = bench.upload().await.expect("the same bytes are there");
+    assert_eq!(second, again);
+}
+
+#[tokio::test]
+async fn a_session_is_never_used_twice() {
+    let bench = Bench::new(example());
+    bench.upload().await.expect("uploaded");
+    let error = bench.upload().await.expect_err("its keys are taken").into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Bug);
+}
+
+#[tokio::test]
+async fn a_missing_store_says_so() {
+    let mut bench = Bench::new(example());
+    bench.request.store.location = "file:///nowhere/at/all".to_owned();
+    let error =
+        run(&Context::default(), &bench.request, &bench.spool).await.expect_err("missing").into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Permanent);
+    assert!(error.message.contains("/nowhere/at/all does not exist"), "{error}");
+    assert!(error.hint.is_some());
+}
+
+/// Passes everything on, and calls back at the first bytes of an object whose key ends like this.
+struct Meddling {
+    inner: Arc<dyn Store>,
+    suffix: &'static str,
+    act: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Meddling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meddling").finish_non_exhaustive()
+    }
+}
+
+struct MeddlingWriter {
+    inner: Box<dyn ObjectWriter>,
+    act: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+#[async_trait]
+impl ObjectWriter for MeddlingWriter {
+    async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
+        if let Some(act) = self.act.take() {
+            act();
+            tokio::task::yield_now().await;
+        }
+        self.inner.write(piece).await
+    }
+    async fn finish(self: Box<Self>) -> Result<StoredObject, StoreError> {
+        self.inner.finish().await
+    }
+    async fn abort(self: Box<Self>) -> Result<(), StoreError> {
+        self.inner.abort().await
+    }
+}
+
+#[async_trait]
+impl Store for Meddling {
+    async fn create(
+        &self,
+        key: &ObjectKey,
+        size_hint: Option<u64>,
+    ) -> Result<Box<dyn ObjectWriter>, StoreError> {
+        let inner = self.inner.create(key, size_hint).await?;
+        let act = key.as_str().ends_with(self.suffix).then(|| Arc::clone(&self.act));
+        Ok(Box::new(MeddlingWriter { inner, act }))
+    }
+    async fn read(
+        &self,
+        key: &ObjectKey,
+        range: Option<Range<u64>>,
+    ) -> Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError> {
+        self.inner.read(key, range).await
+    }
+    fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectMeta, StoreError>> {
+        self.inner.list(prefix)
+    }
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+    fn list_incomplete(&self, prefix: &str) -> BoxStream<'static, Result<IncompleteObject, StoreError>> {
+        self.inner.list_incomplete(prefix)
+    }
+    async fn abort_incomplete(&self, incomplete: &IncompleteObject) -> Result<(), StoreError> {
+        self.inner.abort_incomplete(incomplete).await
+    }
+    async fn check(&self) -> Result<(), StoreError> {
+        self.inner.check().await
+    }
+}
+
+/// Uploads while `act` happens, in the middle of sending the 3 MiB Data.db.
+async fn meddled(bench: &Bench, act: impl Fn() + Send + Sync + 'static) -> UploadError {
+    let store = Meddling { inner: Arc::clone(&bench.store), suffix: "nb-2-big-Data.db", act: Arc::new(act) };
+    let error = bench.upload_to(Arc::new(store)).await.expect_err("it is noticed");
+    let list = bench.store.list_incomplete("").try_collect::<Vec<_>>().await.expect("list");
+    assert!(list.is_empty(), "nothing is left half");
+    let objects = bench.objects().await;
+    assert!(!objects.iter().any(|object| object.key.as_str().contains("/manifest/")), "no manifest");
+    error
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_read_is_named() {
+    let truncate = |path: PathBuf| {
+        move || {
+            OpenOptions::new().write(true).open(&path).expect("open").set_len(1_500_000).expect("truncate")
+        }
+    };
+    let grow = |path: PathBuf| {
+        move || OpenOptions::new().write(true).open(&path).expect("open").set_len(5_000_000).expect("grow")
+    };
+    let rewrite = |path: PathBuf| {
+        move || {
+            OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .expect("open")
+                .write_all_at(b"other", 0)
+                .expect("write")
+        }
+    };
+
+    let bench = Bench::new(example());
+    let path = bench.node.snapshot_of(1, "ks", "plain", TAG).join("nb-2-big-Data.db");
+    let error = meddled(&bench, truncate(path)).await.into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Transient);
+    assert!(
+        error.message.contains("nb-2-big-Data.db changed while it was read: it ended after 1500000 of"),
+        "{error}"
+    );
+
+    let bench = Bench::new(example());
+    let path = bench.node.snapshot_of(1, "ks", "plain", TAG).join("nb-2-big-Data.db");
+    let error = meddled(&bench, grow(path)).await.into_agent_error();
+    assert!(error.message.contains("it had 3145728 bytes and now has 5000000"), "{error}");
+
+    let bench = Bench::new(example());
+    let path = bench.node.snapshot_of(1, "ks", "plain", TAG).join("nb-2-big-Data.db");
+    let error = meddled(&bench, rewrite(path)).await.into_agent_error();
+    assert!(error.message.contains("changed while it was read: it was written to"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_or_removed_while_it_is_read_is_named() {
+    let bench = Bench::new(example());
+    let path = bench.node.snapshot_of(1, "ks", "plain", TAG).join("nb-2-big-Data.db");
+    let error = meddled(&bench, move || replace(&path, &content(1, 3 << 20))).await.into_agent_error();
+    assert!(error.message.contains("another file has taken its name"), "{error}");
+
+    let bench = Bench::new(example());
+    let snapshot = bench.node.snapshot_of(1, "ks", "plain", TAG);
+    let error =
+        meddled(&bench, move || fs::remove_dir_all(&snapshot).expect("cleared")).await.into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Transient);
+    assert!(error.message.contains("has vanished"), "{error}");
+}
+
+#[tokio::test]
+async fn cancelling_stops_it_and_leaves_nothing_half() {
+    let bench = Bench::new(example());
+    let ctx = Context::default();
+    let cancel = ctx.cancel.clone();
+    let act = Arc::new(move || cancel.cancel());
+    let store = Meddling { inner: Arc::clone(&bench.store), suffix: "nb-2-big-Data.db", act };
+    let error = run_on(&ctx, &bench.request, &bench.spool, Arc::new(store)).await.expect_err("cancelled");
+    assert_eq!(error.into_agent_error().kind, AgentErrorKind::Cancelled);
+    let objects = bench.objects().await;
+    assert!(!objects.iter().any(|object| object.key.as_str().contains("/manifest/")), "no manifest");
+    let list = bench.store.list_incomplete("").try_collect::<Vec<_>>().await.expect("list");
+    assert!(list.is_empty(), "nothing is left half");
+    assert_eq!(fs::read_dir(&bench.spool).expect("list").count(), 0);
+}

@@ -1,0 +1,116 @@
+//! Answers of the operations in wire types.
+
+use cassy_control::{
+    BackupAnswer, BackupEntry, BackupType, Cluster, RestoreAnswer, RestoreEntry, RestoreType, Status,
+};
+
+use crate::proto;
+
+impl From<Cluster> for proto::ClusterRegistrationResponse {
+    fn from(cluster: Cluster) -> Self {
+        Self {
+            cluster_id: cluster.cluster_id,
+            cluster_name: cluster.cluster_name,
+            target_ips: cluster.target_ips,
+            keyspaces: cluster.keyspaces,
+            data_dir: cluster.data_dir,
+        }
+    }
+}
+
+impl From<Cluster> for proto::cluster_listing_response::Entry {
+    fn from(cluster: Cluster) -> Self {
+        Self {
+            cluster_id: cluster.cluster_id,
+            cluster_name: cluster.cluster_name,
+            target_ips: cluster.target_ips,
+            keyspaces: cluster.keyspaces,
+            data_dir: cluster.data_dir,
+            created_at: millis(cluster.created_at),
+            updated_at: millis(cluster.updated_at),
+        }
+    }
+}
+
+impl From<BackupEntry> for proto::backup_listing_response::Entry {
+    fn from(entry: BackupEntry) -> Self {
+        Self {
+            cluster_id: entry.cluster_id,
+            target_ip: entry.target_ip,
+            snapshot_id: entry.snapshot_id,
+            created_at: millis(entry.created_at),
+            updated_at: millis(entry.updated_at),
+            backup_type: entry.backup_type,
+            status: status(entry.status).into(),
+            message: entry.message,
+            bytes_done: entry.progress.bytes_done,
+            bytes_total: entry.progress.bytes_total,
+        }
+    }
+}
+
+impl From<RestoreEntry> for proto::restore_status_listing_response::Entry {
+    fn from(entry: RestoreEntry) -> Self {
+        Self {
+            target_ip: entry.target_ip,
+            snapshot_id: entry.snapshot_id,
+            created_at: millis(entry.created_at),
+            updated_at: millis(entry.updated_at),
+            restore_type: entry.restore_type,
+            status: status(entry.status).into(),
+            message: entry.message,
+            bytes_done: entry.progress.bytes_done,
+            bytes_total: entry.progress.bytes_total,
+        }
+    }
+}
+
+impl From<BackupAnswer> for proto::BackupResponse {
+    fn from(answer: BackupAnswer) -> Self {
+        Self {
+            status: status(answer.status).into(),
+            cluster_id: answer.cluster_id,
+            target_ips: answer.target_ips,
+            snapshot_id: answer.snapshot_id,
+            created_at: millis(answer.created_at),
+            backup_type: match answer.backup_type {
+                BackupType::Cluster => 1,
+                BackupType::Node => 2,
+                BackupType::Incremental => 3,
+            },
+            message: answer.message,
+        }
+    }
+}
+
+impl From<RestoreAnswer> for proto::RestoreResponse {
+    fn from(answer: RestoreAnswer) -> Self {
+        Self {
+            status: status(answer.status).into(),
+            cluster_id: answer.cluster_id,
+            target_ips: answer.target_ips,
+            snapshot_id: answer.snapshot_id,
+            restore_type: match answer.restore_type {
+                RestoreType::Cluster => 1,
+                RestoreType::Node => 2,
+            },
+            snapshot_only: answer.snapshot_only,
+            message: answer.message,
+        }
+    }
+}
+
+fn status(status: Status) -> proto::OperationStatus {
+    match status {
+        Status::Unknown => proto::OperationStatus::Unknown,
+        Status::Initialized => proto::OperationStatus::Initialized,
+        Status::Started => proto::OperationStatus::Started,
+        Status::Completed => proto::OperationStatus::Completed,
+        Status::Failed => proto::OperationStatus::Failed,
+    }
+}
+
+/// A time before 1970 can only be a damaged row; it is shown as no time at all.
+fn millis(time: i64) -> u64 {
+    u64::try_from(time).unwrap_or(0)
+}

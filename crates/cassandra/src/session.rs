@@ -1,0 +1,443 @@
+//! A session with one node.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cassy_jmx::{Argument, Credentials, Dialer, JmxClient, Limits, MBeanInfo, ObjectName, Peer, Reply, View};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::error::NodeError;
+use crate::names::{Keyspaces, SnapshotTag};
+use crate::plausible::{self, Implausible, Plausible};
+use crate::quirks::{self, FLUSH, FLUSH_SIGNATURE, ONE_STRING, SNITCH, STORAGE_SERVICE, TABLES};
+use crate::replies::{SnapshotRow, bounded, many, most, optional_directory, snapshot_rows, text_of};
+use crate::version::ReleaseVersion;
+
+/// How long calls that only read may take, from start to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Connecting and logging in.
+    pub connect: Duration,
+    /// Reading an attribute.
+    pub read: Duration,
+    /// Listing snapshots: the node looks at every file of every snapshot.
+    pub list_snapshots: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(20),
+            read: Duration::from_secs(30),
+            list_snapshots: Duration::from_mins(5),
+        }
+    }
+}
+
+/// What a node is doing (`StorageService.Mode`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OperationMode {
+    /// `NORMAL`: the only mode in which a node can be backed up.
+    Normal,
+    /// Any other, as the node says it: `JOINING`, `LEAVING`, `DRAINED`, ..
+    Other(String),
+}
+
+/// A JMX session with a node whose version is supported. One call at a time.
+#[derive(Debug)]
+pub struct NodeSession {
+    jmx: JmxClient,
+    node: String,
+    storage_service: MBeanInfo,
+    version: ReleaseVersion,
+    deadlines: Deadlines,
+}
+
+impl NodeSession {
+    /// Connects without credentials.
+    ///
+    /// # Errors
+    /// [`NodeError`]; an unsupported version is refused here.
+    pub async fn connect(
+        dialer: Arc<dyn Dialer>,
+        host: &str,
+        jmx_port: u16,
+        deadlines: Deadlines,
+    ) -> Result<Self, NodeError> {
+        Self::connect_as(dialer, host, jmx_port, None, deadlines).await
+    }
+
+    /// Connects with or without credentials.
+    ///
+    /// # Errors
+    /// [`NodeError`]; an unsupported version is refused here.
+    pub async fn connect_as(
+        dialer: Arc<dyn Dialer>,
+        host: &str,
+        jmx_port: u16,
+        credentials: Option<Credentials>,
+        deadlines: Deadlines,
+    ) -> Result<Self, NodeError> {
+        let node = Peer { host: host.to_owned(), port: jmx_port }.to_string();
+        let sort = |source| NodeError::reading(node.clone(), "connect", source);
+        let mut jmx =
+            JmxClient::connect(dialer, host, jmx_port, credentials, Limits::default(), deadlines.connect)
+                .await
+                .map_err(sort)?;
+        jmx.set_deadline(deadlines.read);
+        if !jmx.is_registered(STORAGE_SERVICE).await.map_err(sort)? {
+            return Err(NodeError::NotCassandra { node });
+        }
+        let storage_service = jmx.mbean_info(STORAGE_SERVICE).await.map_err(sort)?;
+        let reply = jmx.get(STORAGE_SERVICE, "ReleaseVersion").await.map_err(sort)?;
+        let version = text_of(reply.view()).and_then(|text| match ReleaseVersion::parse(text) {
+            Some(version) => Ok(version),
+            None => plausible::refuse("not a version", text),
+        });
+        let version = version.map_err(|problem| implausible(&node, "ReleaseVersion", problem))?;
+        if let Some(reason) = version.refusal() {
+            return Err(NodeError::UnsupportedVersion { node, version: version.to_string(), reason });
+        }
+        Ok(Self { jmx, node, storage_service, version, deadlines })
+    }
+
+    /// Host and JMX port, for messages.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The version.
+    #[must_use]
+    pub fn release_version(&self) -> &ReleaseVersion {
+        &self.version
+    }
+
+    /// The name of the cluster.
+    ///
+    /// # Errors
+    /// [`NodeError`], as for all that follow.
+    pub async fn cluster_name(&mut self) -> Result<String, NodeError> {
+        self.text("ClusterName").await
+    }
+
+    /// The class name of the partitioner.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn partitioner(&mut self) -> Result<String, NodeError> {
+        self.text("PartitionerName").await
+    }
+
+    /// What the node is doing.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn operation_mode(&mut self) -> Result<OperationMode, NodeError> {
+        let mode = self.text("OperationMode").await?;
+        Ok(if mode == "NORMAL" { OperationMode::Normal } else { OperationMode::Other(mode) })
+    }
+
+    /// The node's host id.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn local_host_id(&mut self) -> Result<Uuid, NodeError> {
+        self.attribute("LocalHostId", |view| plausible::host_id(text_of(view)?)).await
+    }
+
+    /// Addresses and host ids of the ring.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn endpoint_to_host_id(&mut self) -> Result<BTreeMap<IpAddr, Uuid>, NodeError> {
+        self.attribute("EndpointToHostId", |view| {
+            let pairs = view.string_pairs().map_err(|error| Implausible(error.to_string()))?;
+            bounded(pairs.len(), most::NODES)?;
+            let read =
+                |(address, id): (&str, &str)| Ok((plausible::address(address)?, plausible::host_id(id)?));
+            let ring: BTreeMap<_, _> = pairs.iter().copied().map(read).collect::<Plausible<_>>()?;
+            if ring.len() == pairs.len() { Ok(ring) } else { plausible::refuse("an address twice", "") }
+        })
+        .await
+    }
+
+    /// Nodes that this node sees up.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn live_nodes(&mut self) -> Result<Vec<IpAddr>, NodeError> {
+        self.nodes("LiveNodes").await
+    }
+
+    /// Nodes that this node sees down.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn unreachable_nodes(&mut self) -> Result<Vec<IpAddr>, NodeError> {
+        self.nodes("UnreachableNodes").await
+    }
+
+    /// Nodes that are joining.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn joining_nodes(&mut self) -> Result<Vec<IpAddr>, NodeError> {
+        self.nodes("JoiningNodes").await
+    }
+
+    /// Nodes that are leaving.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn leaving_nodes(&mut self) -> Result<Vec<IpAddr>, NodeError> {
+        self.nodes("LeavingNodes").await
+    }
+
+    /// Nodes that are moving.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn moving_nodes(&mut self) -> Result<Vec<IpAddr>, NodeError> {
+        self.nodes("MovingNodes").await
+    }
+
+    /// All keyspaces with files, those of the system included; sorted.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn keyspaces(&mut self) -> Result<Vec<String>, NodeError> {
+        let mut names =
+            self.attribute("Keyspaces", |view| many(view, most::KEYSPACES, plausible::name)).await?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The data directories, in the order of `cassandra.yaml`.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn data_file_locations(&mut self) -> Result<Vec<String>, NodeError> {
+        self.attribute("AllDataFileLocations", |view| many(view, most::DIRECTORIES, plausible::directory))
+            .await
+    }
+
+    /// The directory of the commit log.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn commit_log_location(&mut self) -> Result<Option<String>, NodeError> {
+        self.attribute("CommitLogLocation", optional_directory).await
+    }
+
+    /// The directory of the saved caches.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn saved_caches_location(&mut self) -> Result<Option<String>, NodeError> {
+        self.attribute("SavedCachesLocation", optional_directory).await
+    }
+
+    /// Whether the node links new SSTables into `backups/`.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn incremental_backups_enabled(&mut self) -> Result<bool, NodeError> {
+        self.attribute("IncrementalBackupsEnabled", |view| {
+            view.as_bool().map_err(|error| Implausible(error.to_string()))
+        })
+        .await
+    }
+
+    /// The tokens of a node of the ring, in the node's order.
+    ///
+    /// # Errors
+    /// [`NodeError`]; an address that is not in the ring is [`NodeError::Refused`].
+    pub async fn tokens(&mut self, endpoint: IpAddr) -> Result<Vec<String>, NodeError> {
+        let reply = self.ask(STORAGE_SERVICE, "getTokens", endpoint).await?;
+        self.read(&reply, "getTokens", |view| many(view, most::TOKENS, plausible::token))
+    }
+
+    /// The datacenter of a node of the ring.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn datacenter(&mut self, endpoint: IpAddr) -> Result<String, NodeError> {
+        let reply = self.ask(SNITCH, "getDatacenter", endpoint).await?;
+        self.read(&reply, "getDatacenter", |view| plausible::text(text_of(view)?))
+    }
+
+    /// The rack of a node of the ring.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn rack(&mut self, endpoint: IpAddr) -> Result<String, NodeError> {
+        let reply = self.ask(SNITCH, "getRack", endpoint).await?;
+        self.read(&reply, "getRack", |view| plausible::text(text_of(view)?))
+    }
+
+    /// Keyspaces and tables that have files, those of the system included; sorted. Virtual tables have none.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn tables(&mut self) -> Result<Vec<(String, String)>, NodeError> {
+        let names = self
+            .jmx
+            .query_names(TABLES)
+            .await
+            .map_err(|source| NodeError::reading(self.node.clone(), "list the tables", source))?;
+        let read = |name: &String| {
+            let parsed =
+                ObjectName::parse(name).or_else(|error| plausible::refuse(&error.to_string(), name))?;
+            let part = |key| plausible::name(parsed.key(key).unwrap_or_default());
+            Ok((part("keyspace")?, part("table")?))
+        };
+        let tables = bounded(names.len(), most::TABLES)
+            .and_then(|()| names.iter().map(read).collect::<Plausible<Vec<_>>>());
+        let mut tables = tables.map_err(|problem| implausible(&self.node, "table", problem))?;
+        tables.sort_unstable();
+        tables.dedup();
+        Ok(tables)
+    }
+
+    /// The snapshots on the node, whoever took them; sorted.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn snapshot_details(&mut self) -> Result<Vec<SnapshotRow>, NodeError> {
+        self.jmx.set_deadline(self.deadlines.list_snapshots);
+        let rows = self.attribute("SnapshotDetails", snapshot_rows).await;
+        self.jmx.set_deadline(self.deadlines.read);
+        let mut rows = rows?;
+        rows.sort_unstable();
+        Ok(rows)
+    }
+
+    /// Writes the memtables of these keyspaces to disk, one keyspace after the other. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`NodeError`]. `within` bounds all of it.
+    pub async fn flush(&mut self, keyspaces: &Keyspaces, within: Duration) -> Result<(), NodeError> {
+        let start = Instant::now();
+        for keyspace in keyspaces.iter() {
+            let operation = format!("flush keyspace {keyspace}");
+            let left = within.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(NodeError::OutOfTime { node: self.node.clone(), operation, within });
+            }
+            // Here no tables means all of the keyspace, which is named.
+            let arguments = [Argument::String(keyspace.to_owned()), Argument::Strings(Vec::new())];
+            let flushed = self.jmx.invoke(STORAGE_SERVICE, FLUSH, &arguments, FLUSH_SIGNATURE, left).await;
+            flushed.map_err(|source| NodeError::changing(self.node.clone(), &operation, source))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a snapshot, with a flush of its own. That the call returns proves little: Cassandra logs and skips a table
+    /// that fails.
+    ///
+    /// # Errors
+    /// [`NodeError`]; a tag that exists is [`NodeError::Refused`].
+    pub async fn take_snapshot(
+        &mut self,
+        tag: SnapshotTag,
+        keyspaces: &Keyspaces,
+        within: Duration,
+    ) -> Result<(), NodeError> {
+        self.on_snapshot("takeSnapshot", quirks::TAKE_SNAPSHOT, tag, keyspaces, within).await
+    }
+
+    /// Removes a snapshot from these keyspaces. No error when there is none; safe to repeat.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn clear_snapshot(
+        &mut self,
+        tag: SnapshotTag,
+        keyspaces: &Keyspaces,
+        within: Duration,
+    ) -> Result<(), NodeError> {
+        self.on_snapshot("clearSnapshot", quirks::CLEAR_SNAPSHOT, tag, keyspaces, within).await
+    }
+
+    /// Keeps an idle session alive; call it every 30 to 60 s (the node ends a session after 120 s).
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn keep_alive(&mut self) -> Result<(), NodeError> {
+        self.jmx
+            .keep_alive()
+            .await
+            .map_err(|source| NodeError::reading(self.node.clone(), "keep the session alive", source))
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing needs to be done about it.
+    pub async fn close(self) -> Result<(), NodeError> {
+        let node = self.node;
+        self.jmx.close().await.map_err(|source| NodeError::reading(node, "close the session", source))
+    }
+
+    async fn on_snapshot(
+        &mut self,
+        operation: &'static str,
+        overloads: &'static [quirks::Overload],
+        tag: SnapshotTag,
+        keyspaces: &Keyspaces,
+        within: Duration,
+    ) -> Result<(), NodeError> {
+        let overload = quirks::choose(&self.storage_service, overloads);
+        let overload =
+            overload.ok_or_else(|| NodeError::MissingOperation { node: self.node.clone(), operation })?;
+        let arguments = overload.arguments(tag, keyspaces);
+        let done =
+            self.jmx.invoke(STORAGE_SERVICE, overload.name, &arguments, overload.signature, within).await;
+        done.map(drop)
+            .map_err(|source| NodeError::changing(self.node.clone(), &format!("{operation} {tag}"), source))
+    }
+
+    async fn ask(&mut self, mbean: &str, operation: &str, endpoint: IpAddr) -> Result<Reply, NodeError> {
+        let arguments = [Argument::String(endpoint.to_string())];
+        let reply = self.jmx.invoke(mbean, operation, &arguments, ONE_STRING, self.deadlines.read).await;
+        reply.map_err(|source| {
+            NodeError::reading(self.node.clone(), &format!("{operation} {endpoint}"), source)
+        })
+    }
+
+    async fn nodes(&mut self, attribute: &str) -> Result<Vec<IpAddr>, NodeError> {
+        self.attribute(attribute, |view| many(view, most::NODES, plausible::address)).await
+    }
+
+    async fn text(&mut self, attribute: &str) -> Result<String, NodeError> {
+        self.attribute(attribute, |view| plausible::text(text_of(view)?)).await
+    }
+
+    async fn attribute<T>(
+        &mut self,
+        attribute: &str,
+        read: impl FnOnce(View<'_>) -> Plausible<T>,
+    ) -> Result<T, NodeError> {
+        let reply = self.jmx.get(STORAGE_SERVICE, attribute).await;
+        let reply = reply
+            .map_err(|source| NodeError::reading(self.node.clone(), &format!("read {attribute}"), source))?;
+        self.read(&reply, attribute, read)
+    }
+
+    fn read<T>(
+        &self,
+        reply: &Reply,
+        what: &str,
+        read: impl FnOnce(View<'_>) -> Plausible<T>,
+    ) -> Result<T, NodeError> {
+        read(reply.view()).map_err(|problem| implausible(&self.node, what, problem))
+    }
+}
+
+fn implausible(node: &str, what: &str, Implausible(problem): Implausible) -> NodeError {
+    NodeError::Implausible { node: node.to_owned(), what: what.to_owned(), problem }
+}

@@ -1,0 +1,359 @@
+//! Whole files: what comes of them, and each line that is said about them.
+
+use super::*;
+use expect_test::{Expect, expect};
+use std::os::unix::fs::PermissionsExt;
+
+/// A directory with a private key in it, `DIR/key`.
+fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    std::fs::write(&key, "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+    dir
+}
+
+fn load_text(dir: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    let file = dir.join("cassy.properties");
+    std::fs::write(&file, text.replace("DIR", &dir.display().to_string())).unwrap();
+    load(&file, Some(Path::new("/home/me")))
+}
+
+/// What is said about this text, added to the keys that are required.
+fn check(text: &str, expected: Expect) {
+    let dir = directory();
+    let required = "scalar.cassy.server.ssh_user=foo\n\
+                    scalar.cassy.server.ssh_private_key_path=DIR/key\n\
+                    scalar.cassy.server.storage_base_uri=file:///mnt/backups\n";
+    check_in(dir.path(), &format!("{required}{text}"), expected);
+}
+
+#[allow(clippy::needless_pass_by_value)] // reads better where it is called
+fn check_in(dir: &Path, text: &str, expected: Expect) {
+    let lines = match load_text(dir, text) {
+        Ok(loaded) => {
+            let warnings = loaded.warnings.iter().map(|problem| format!("warning: {problem}"));
+            warnings.chain([loaded.config.to_string()]).collect()
+        }
+        Err(error) => error.lines(),
+    };
+    for line in &lines {
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+    expected.assert_eq(&lines.join("\n").replace(&dir.display().to_string(), "DIR"));
+}
+
+#[test]
+fn defaults() {
+    check(
+        "",
+        expect![
+            "gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, cassandra.yaml none"
+        ],
+    );
+}
+
+#[test]
+fn every_key() {
+    let text = "scalar.cassy.server.port=1\n\
+                scalar.cassy.server.listen_address = ::1\n\
+                scalar.cassy.server.jmx_port : 2\n\
+                scalar.cassy.server.ssh_port 3\n\
+                scalar.cassy.server.ssh_known_hosts_path=DIR/new\n\
+                scalar.cassy.server.ssh_strict_host_keys=False\n\
+                scalar.cassy.server.slave_command_path=/opt/cassy/bin\n\
+                scalar.cassy.server.storage_type=FILE\n\
+                scalar.cassy.server.metadata_db_url=jdbc:sqlite:/var/lib/cassy.db\n\
+                scalar.cassy.server.srv_service_url=_app._tcp.\\\n   example.com\n\
+                scalar.cassy.server.cassandra_yaml=/etc/cassandra/cassandra.yaml  \n";
+    check(
+        text,
+        expect![
+            "gRPC on ::1 port 1, JMX port 2, SSH as foo port 3 with DIR/key, known hosts DIR/new (strict: false), agent first in /opt/cassy/bin, store file:///mnt/backups, metadata jdbc:sqlite:/var/lib/cassy.db, SRV record _app._tcp.example.com, cassandra.yaml /etc/cassandra/cassandra.yaml"
+        ],
+    );
+}
+
+#[test]
+fn blank_values_are_not_set() {
+    let text: String = keys::ALL
+        .iter()
+        .filter(|key| !["ssh_user", "ssh_private_key_path", "storage_base_uri"].contains(key))
+        .map(|key| format!("scalar.cassy.server.{key}= \n"))
+        .collect();
+    let dir = directory();
+    let blank = "scalar.cassy.server.ssh_user=foo\nscalar.cassy.server.ssh_private_key_path=DIR/key\n\
+                 scalar.cassy.server.storage_base_uri=file:///mnt/backups\n";
+    let with = load_text(dir.path(), &format!("{blank}{text}")).unwrap();
+    assert_eq!(with, load_text(dir.path(), blank).unwrap());
+}
+
+#[test]
+fn everything_missing_is_named_at_once() {
+    let dir = directory();
+    check_in(
+        dir.path(),
+        "# nothing\nscalar.cassy.server.ssh_user=\n",
+        expect![[r#"
+            error: DIR/cassy.properties: scalar.cassy.server.ssh_user: required, but not set: expected the user for SSH to the nodes
+            error: DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path: required, but not set: expected the file of a private key for SSH to the nodes
+            error: DIR/cassy.properties: scalar.cassy.server.storage_base_uri: required, but not set: expected where backups are kept, such as file:///mnt/backups"#]],
+    );
+}
+
+#[test]
+fn wrong_values_are_named_with_what_was_expected() {
+    check(
+        "scalar.cassy.server.port=abc\n\
+         scalar.cassy.server.jmx_port=70000\n\
+         scalar.cassy.server.listen_address=localhost\n\
+         scalar.cassy.server.ssh_port=0\n\
+         scalar.cassy.server.ssh_strict_host_keys=yes\n\
+         scalar.cassy.server.srv_service_url=<srv-service-url>\n\
+         scalar.cassy.server.cassandra_yaml=cassandra.yaml\n\
+         scalar.cassy.server.metadata_db_url=jdbc:oracle:thin:u/p@db\n",
+        expect![[r#"
+            error: DIR/cassy.properties: scalar.cassy.server.listen_address = localhost: expected an IP address, such as 127.0.0.1, or 0.0.0.0 for all interfaces
+            error: DIR/cassy.properties: scalar.cassy.server.port = abc: expected a port number from 1 to 65535
+            error: DIR/cassy.properties: scalar.cassy.server.jmx_port = 70000: expected a port number from 1 to 65535
+            error: DIR/cassy.properties: scalar.cassy.server.ssh_port = 0: expected a port number from 1 to 65535
+            error: DIR/cassy.properties: scalar.cassy.server.ssh_strict_host_keys = yes: expected true or false
+            error: DIR/cassy.properties: scalar.cassy.server.metadata_db_url = jdbc:oracle:thin:u/p@db: expected jdbc:sqlite:FILE, for example jdbc:sqlite:cassy.db
+            error: DIR/cassy.properties: scalar.cassy.server.srv_service_url = <srv-service-url>: expected the name of an SRV record, such as _app._tcp.example.com
+            error: DIR/cassy.properties: scalar.cassy.server.cassandra_yaml = cassandra.yaml: expected an absolute path on the Cassandra nodes"#]],
+    );
+}
+
+#[test]
+fn the_store() {
+    let dir = directory();
+    let check = |uri: &str, kind: &str, expected: Expect| {
+        let text = format!(
+            "scalar.cassy.server.ssh_user=foo\nscalar.cassy.server.ssh_private_key_path=DIR/key\n\
+             scalar.cassy.server.storage_base_uri={uri}\nscalar.cassy.server.storage_type={kind}\n"
+        );
+        let lines = load_text(dir.path(), &text).unwrap_err().lines();
+        expected
+            .assert_eq(&lines.join("\n").replace(&format!("{}/cassy.properties", dir.path().display()), "F"));
+    };
+    check(
+        "s3://bucket",
+        "aws_s3",
+        expect![
+            "error: F: scalar.cassy.server.storage_base_uri = s3://bucket: aws_s3 is not supported yet: expected file:///absolute/path; aws_s3, azure_blob, gcs and sftp come with later versions"
+        ],
+    );
+    check(
+        "s3://bucket",
+        "",
+        expect![
+            "error: F: scalar.cassy.server.storage_base_uri = s3://bucket: aws_s3 is not supported yet: expected file:///absolute/path; aws_s3, azure_blob, gcs and sftp come with later versions"
+        ],
+    );
+    check(
+        "https://a.blob.core.windows.net/c?sig=secret",
+        "Azure_Blob",
+        expect![
+            "error: F: scalar.cassy.server.storage_base_uri = https://a.blob.core.windows.net/c?...: azure_blob is not supported yet: expected file:///absolute/path; aws_s3, azure_blob, gcs and sftp come with later versions"
+        ],
+    );
+    check(
+        "file:///mnt/backups",
+        "aws_s3",
+        expect![
+            "error: F: scalar.cassy.server.storage_type = aws_s3: contradicts storage_base_uri, which is of type file: expected file, or nothing"
+        ],
+    );
+    check(
+        "s3://bucket",
+        "file",
+        expect![
+            "error: F: scalar.cassy.server.storage_type = file: contradicts storage_base_uri, which is of type aws_s3: expected aws_s3, or nothing"
+        ],
+    );
+    check(
+        "file:///mnt/backups",
+        "nfs",
+        expect![
+            "error: F: scalar.cassy.server.storage_type = nfs: expected file, or nothing, as the storage_base_uri tells; aws_s3, azure_blob, gcs and sftp come with later versions"
+        ],
+    );
+    check(
+        "/mnt/backups",
+        "file",
+        expect![
+            "error: F: scalar.cassy.server.storage_base_uri = /mnt/backups: expected the URI of a store, such as file:///absolute/path"
+        ],
+    );
+    check(
+        "file://mnt/backups",
+        "",
+        expect![
+            "error: F: scalar.cassy.server.storage_base_uri = file://mnt/backups: expected file:///absolute/path, a directory for the backups alone (Write file:///absolute/path, with three slashes.)"
+        ],
+    );
+    check(
+        "file:///",
+        "",
+        expect![
+            "error: F: scalar.cassy.server.storage_base_uri = file:///: expected file:///absolute/path, a directory for the backups alone (Name a directory for the backups alone.)"
+        ],
+    );
+    check(
+        "ftp://host",
+        "",
+        expect![
+            "error: F: scalar.cassy.server.storage_base_uri = ftp://host: expected the URI of a store, such as file:///absolute/path"
+        ],
+    );
+}
+
+#[test]
+fn unknown_keys_are_warnings() {
+    check(
+        "scalar.cassy.server.prot=1\nserver.quux=2\nscalar.cassy.server.\\u0000=3\n",
+        expect![[r#"
+        warning: DIR/cassy.properties: scalar.cassy.server.prot: unknown key, ignored: did you mean scalar.cassy.server.port?
+        warning: DIR/cassy.properties: server.quux: unknown key, ignored
+        warning: DIR/cassy.properties: scalar.cassy.server.\u{0}: unknown key, ignored
+        gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, cassandra.yaml none"#]],
+    );
+}
+
+#[test]
+fn keys_set_twice() {
+    check(
+        "scalar.cassy.server.port=5\nscalar.cassy.server.port=5\n",
+        expect![[r#"
+        warning: DIR/cassy.properties: scalar.cassy.server.port = 5: is set twice (again in line 5)
+        gRPC on 0.0.0.0 port 5, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, cassandra.yaml none"#]],
+    );
+    check(
+        "scalar.cassy.server.port=5\n\nscalar.cassy.server.port=6\n",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.port = 6: is set twice, to different values (again in line 6)"
+        ],
+    );
+}
+
+#[test]
+fn control_characters_are_refused() {
+    check(
+        "scalar.cassy.server.slave_command_path=/a\\nb\nscalar.cassy.server.ssh_user=a\\u0000b\n\
+         scalar.cassy.server.cassandra_yaml=/\\u001b[31m\n",
+        expect![[r#"
+            error: DIR/cassy.properties: scalar.cassy.server.slave_command_path = /a\nb: expected a value without control characters
+            error: DIR/cassy.properties: scalar.cassy.server.ssh_user = a\u{0}b: expected a value without control characters
+            error: DIR/cassy.properties: scalar.cassy.server.cassandra_yaml = /\u{1b}[31m: expected a value without control characters"#]],
+    );
+}
+
+#[test]
+fn the_private_key() {
+    let dir = directory();
+    let check = |path: &str, expected: Expect| {
+        let text = format!(
+            "scalar.cassy.server.ssh_user=foo\nscalar.cassy.server.ssh_private_key_path={path}\n\
+             scalar.cassy.server.storage_base_uri=file:///mnt/backups\n"
+        );
+        let lines = match load_text(dir.path(), &text) {
+            Ok(loaded) => loaded.warnings.iter().map(Problem::to_string).collect(),
+            Err(error) => error.lines(),
+        };
+        expected.assert_eq(&lines.join("\n").replace(&dir.path().display().to_string(), "DIR"));
+    };
+    check(
+        "DIR/none",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = DIR/none: expected a readable file: No such file or directory (os error 2)"
+        ],
+    );
+    check(
+        "DIR",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = DIR: expected a readable file: it is not a regular file"
+        ],
+    );
+    check(
+        "~/.ssh/id_rsa",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = ~/.ssh/id_rsa: expected a readable file: No such file or directory (os error 2)"
+        ],
+    );
+    check(
+        "~root/.ssh/id_rsa",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = ~root/.ssh/id_rsa: expected a readable file: No such file or directory (os error 2)"
+        ],
+    );
+    std::fs::set_permissions(dir.path().join("key"), PermissionsExt::from_mode(0o644)).unwrap();
+    check(
+        "DIR/key",
+        expect![
+            "DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = DIR/key: everybody may read this key (mode 0644): chmod 600 makes it private"
+        ],
+    );
+}
+
+#[test]
+fn known_hosts_must_be_there_when_strict() {
+    check(
+        "scalar.cassy.server.ssh_known_hosts_path=DIR/none\nscalar.cassy.server.ssh_strict_host_keys=true\n",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.ssh_known_hosts_path = DIR/none: expected a readable file: No such file or directory (os error 2)"
+        ],
+    );
+    check(
+        "scalar.cassy.server.ssh_known_hosts_path=DIR\n",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.ssh_known_hosts_path = DIR: expected a readable file: it is not a regular file"
+        ],
+    );
+    check(
+        "scalar.cassy.server.ssh_strict_host_keys=true\n",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.ssh_strict_host_keys = true: expected /home/me/.ssh/known_hosts with the nodes' host keys, as no others are to be trusted"
+        ],
+    );
+    check(
+        "scalar.cassy.server.ssh_strict_host_keys=true\nscalar.cassy.server.ssh_known_hosts_path=DIR/key\n",
+        expect![
+            "gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts DIR/key (strict: true), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, cassandra.yaml none"
+        ],
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let dir = directory();
+    let shown = |result: Result<Loaded, ConfigError>| {
+        result.unwrap_err().lines().join("\n").replace(&dir.path().display().to_string(), "DIR")
+    };
+    expect!["error: cannot read the configuration file DIR/none: No such file or directory (os error 2)"]
+        .assert_eq(&shown(load(&dir.path().join("none"), None)));
+    expect!["error: cannot read the configuration file DIR: Is a directory (os error 21)"]
+        .assert_eq(&shown(load(dir.path(), None)));
+    expect![[r#"error: DIR/cassy.properties: not in the format of Java's .properties files: line 2: \u needs four hexadecimal digits behind it"#]]
+        .assert_eq(&shown(load_text(dir.path(), "scalar.cassy.server.port=1\nb=\\u12")));
+    expect!["error: the configuration file DIR/cassy.properties is larger than 1048576 bytes"]
+        .assert_eq(&shown(load_text(dir.path(), &"#".repeat(2 << 20))));
+}
+
+/// The file that is shipped: complete, its defaults are those of the code, and nothing in it is unknown.
+#[test]
+fn the_shipped_file_mentions_every_key() {
+    let shipped = include_str!("../../../../conf/cassy.properties");
+    for key in keys::ALL {
+        let full = format!("{}{key}=", keys::PREFIX);
+        assert_eq!(shipped.matches(&full).count(), 1, "{full}");
+        let before: Vec<&str> = shipped.lines().take_while(|line| !line.contains(&full)).collect();
+        assert!(before.last().is_some_and(|line| line.starts_with("# ")), "{key} has no comment before it");
+    }
+    let dir = directory();
+    let usable = shipped.replace("/path/to/.ssh/id_rsa", "DIR/key");
+    let loaded = load_text(dir.path(), &usable).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let with_defaults = usable.replace("\n#scalar.", "\nscalar.");
+    let loaded_with_defaults = load_text(dir.path(), &with_defaults).unwrap();
+    assert_eq!(loaded_with_defaults.config, loaded.config);
+}

@@ -1,0 +1,186 @@
+//! The histories of backups and restores: Java Cassy's tables, joined with what our own jobs know beyond them.
+
+use crate::error::during;
+use crate::jobs::JobKind;
+use crate::{Catalog, CatalogError};
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row};
+use std::collections::BTreeMap;
+
+/// Which history rows to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HistorySelector {
+    /// Only this cluster's.
+    pub cluster_id: Option<String>,
+    /// Only this node's.
+    pub target_ip: Option<String>,
+    /// Only this snapshot's; the cluster id is then not looked at.
+    pub snapshot_id: Option<String>,
+    /// At most so many; `None` means all.
+    pub limit: Option<u32>,
+}
+
+/// One node's part of one backup or restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct HistoryEntry {
+    pub cluster_id: String,
+    pub target_ip: String,
+    pub snapshot_id: String,
+    pub created_at: i64,
+    pub updated_at: i64,
+    /// `backup_type` or `restore_type`.
+    pub operation_type: u32,
+    /// With the numbers of the public interface; 0 (unknown) for one that it does not have.
+    pub status: u8,
+    /// The job behind it; `None` for a row that Java Cassy has written.
+    pub job_id: Option<String>,
+    /// Why it failed, or what it did; empty for a row without a job.
+    pub message: String,
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+}
+
+/// A snapshot that was taken on behalf of this database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownSnapshot {
+    /// The snapshot id, which is part of the tags of our jobs, and is itself the tag that Java Cassy used.
+    pub snapshot_id: String,
+    /// Whether a job of ours took it; otherwise Java Cassy did.
+    pub by_job: bool,
+    /// Whether every job with this snapshot is in its final state. True for Java Cassy's.
+    pub finished: bool,
+}
+
+const BACKUPS: &str = "list backups";
+const RESTORES: &str = "list restores";
+const SNAPSHOTS: &str = "list the known snapshots";
+
+/// The greatest status of the public interface.
+const LAST_STATUS: u8 = 4;
+
+/// The table of this kind, and its column for the type.
+pub(crate) fn history_table(kind: JobKind) -> (&'static str, &'static str) {
+    match kind {
+        JobKind::Backup => ("backup_history", "backup_type"),
+        JobKind::Restore => ("restore_history", "restore_type"),
+    }
+}
+
+impl Catalog {
+    /// Newest first, one entry per node and call.
+    pub async fn backups(&self, selector: &HistorySelector) -> Result<Vec<HistoryEntry>, CatalogError> {
+        self.history(JobKind::Backup, BACKUPS, selector).await
+    }
+
+    /// Newest first, one entry per node and call.
+    pub async fn restores(&self, selector: &HistorySelector) -> Result<Vec<HistoryEntry>, CatalogError> {
+        self.history(JobKind::Restore, RESTORES, selector).await
+    }
+
+    async fn history(
+        &self,
+        kind: JobKind,
+        operation: &'static str,
+        selector: &HistorySelector,
+    ) -> Result<Vec<HistoryEntry>, CatalogError> {
+        let chosen = selector.chosen();
+        let mut query = sqlx::query(AssertSqlSafe(history_sql(kind, &chosen))).bind(kind.name());
+        for (_, value) in &chosen {
+            query = query.bind(*value);
+        }
+        let limit = selector.limit.map_or(i64::MAX, i64::from);
+        let rows = query.bind(limit).fetch_all(&self.reads).await.map_err(during(operation))?;
+        rows.iter().map(entry).collect::<Result<_, _>>().map_err(during(operation))
+    }
+
+    /// The snapshots of this cluster that jobs of this database, or Java Cassy with this database, have taken:
+    /// on a node, tags of these are ours to clear, and no others.
+    pub async fn known_snapshots(&self, cluster_id: &str) -> Result<Vec<KnownSnapshot>, CatalogError> {
+        let jobs = sqlx::query("SELECT snapshot_id, finished FROM job WHERE cluster_id = $1 AND kind = $2")
+            .bind(cluster_id)
+            .bind(JobKind::Backup.name())
+            .fetch_all(&self.reads)
+            .await
+            .map_err(during(SNAPSHOTS))?;
+        let history = sqlx::query("SELECT DISTINCT snapshot_id FROM backup_history WHERE cluster_id = $1")
+            .bind(cluster_id)
+            .fetch_all(&self.reads)
+            .await
+            .map_err(during(SNAPSHOTS))?;
+        merged(&jobs, &history).map_err(during(SNAPSHOTS))
+    }
+}
+
+impl HistorySelector {
+    /// The columns that are compared, with the values to compare them with.
+    fn chosen(&self) -> Vec<(&'static str, &str)> {
+        let cluster_id = if self.snapshot_id.is_some() { None } else { self.cluster_id.as_deref() };
+        [
+            ("h.snapshot_id", self.snapshot_id.as_deref()),
+            ("h.cluster_id", cluster_id),
+            ("h.target_ip", self.target_ip.as_deref()),
+        ]
+        .into_iter()
+        .filter_map(|(column, value)| Some((column, value?)))
+        .collect()
+    }
+}
+
+/// `$1` is the kind, then come the chosen values, then the limit.
+fn history_sql(kind: JobKind, chosen: &[(&'static str, &str)]) -> String {
+    let (table, type_column) = history_table(kind);
+    let mut conditions = String::new();
+    for (index, (column, _)) in chosen.iter().enumerate() {
+        let before = if index == 0 { "WHERE" } else { "AND" };
+        conditions.push_str(&format!("{before} {column} = ${} ", index + 2));
+    }
+    format!(
+        "SELECT h.cluster_id, h.target_ip, h.snapshot_id, h.created_at, h.updated_at, \
+         h.{type_column} AS operation_type, h.status, n.job_id, n.message, n.bytes_done, n.bytes_total \
+         FROM {table} h LEFT JOIN job_node n ON n.kind = $1 AND n.snapshot_id = h.snapshot_id \
+         AND n.cluster_id = h.cluster_id AND n.target_ip = h.target_ip AND n.created_at = h.created_at \
+         {conditions}ORDER BY h.created_at DESC, h.snapshot_id DESC, h.target_ip LIMIT ${}",
+        chosen.len() + 2
+    )
+}
+
+fn entry(row: &AnyRow) -> Result<HistoryEntry, sqlx::Error> {
+    let created_at = row.try_get("created_at")?;
+    let number = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.unwrap_or(0));
+    let status = u8::try_from(number("status")?).unwrap_or(0);
+    Ok(HistoryEntry {
+        cluster_id: row.try_get("cluster_id")?,
+        target_ip: row.try_get("target_ip")?,
+        snapshot_id: row.try_get("snapshot_id")?,
+        created_at,
+        updated_at: row.try_get::<Option<i64>, _>("updated_at")?.unwrap_or(created_at),
+        operation_type: u32::try_from(number("operation_type")?).unwrap_or(0),
+        status: if status <= LAST_STATUS { status } else { 0 },
+        job_id: row.try_get("job_id")?,
+        message: row.try_get::<Option<String>, _>("message")?.unwrap_or_default(),
+        bytes_done: u64::try_from(number("bytes_done")?).unwrap_or(0),
+        bytes_total: u64::try_from(number("bytes_total")?).unwrap_or(0),
+    })
+}
+
+fn merged(jobs: &[AnyRow], history: &[AnyRow]) -> Result<Vec<KnownSnapshot>, sqlx::Error> {
+    let mut known: BTreeMap<String, KnownSnapshot> = BTreeMap::new();
+    for row in jobs {
+        let snapshot_id: String = row.try_get(0)?;
+        let finished = row.try_get::<i64, _>(1)? != 0;
+        known
+            .entry(snapshot_id.clone())
+            .and_modify(|snapshot| snapshot.finished &= finished)
+            .or_insert(KnownSnapshot { snapshot_id, by_job: true, finished });
+    }
+    for row in history {
+        let snapshot_id: String = row.try_get(0)?;
+        known.entry(snapshot_id.clone()).or_insert(KnownSnapshot {
+            snapshot_id,
+            by_job: false,
+            finished: true,
+        });
+    }
+    Ok(known.into_values().collect())
+}

@@ -1,0 +1,71 @@
+//! Selectors and order of the histories.
+
+use crate::{Fixture, new_job, update};
+use cassy_catalog::{HistorySelector, JobKind, KnownSnapshot, NewJob};
+
+async fn fixture() -> Fixture {
+    let fixture = Fixture::new().await;
+    for (job, cluster, snapshot, created_at, nodes) in [
+        ("1", "c1", "s1", 1000, &["n1", "n2"][..]),
+        ("2", "c1", "s2", 2000, &["n1"][..]),
+        ("3", "c1", "s1", 3000, &["n2", "n1"][..]),
+        ("4", "c2", "s3", 2500, &["n1"][..]),
+    ] {
+        let job = NewJob {
+            cluster_id: cluster.to_owned(),
+            snapshot_id: snapshot.to_owned(),
+            ..new_job(job, JobKind::Backup, created_at, nodes)
+        };
+        fixture.catalog.create_job(fixture.epoch(), &job).await.unwrap();
+    }
+    fixture
+}
+
+fn selector(cluster: &str, node: &str, snapshot: &str, limit: Option<u32>) -> HistorySelector {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    HistorySelector { cluster_id: some(cluster), target_ip: some(node), snapshot_id: some(snapshot), limit }
+}
+
+#[tokio::test]
+async fn the_selectors_are_those_of_the_public_interface() {
+    let fixture = fixture().await;
+    let check = async |selector: HistorySelector, expected: &[&str]| {
+        let entries = fixture.catalog.backups(&selector).await.unwrap();
+        let shown: Vec<_> =
+            entries.iter().map(|e| format!("{}@{} {}", e.snapshot_id, e.created_at, e.target_ip)).collect();
+        assert_eq!(shown, expected, "{selector:?}");
+    };
+    let all = ["s1@3000 n1", "s1@3000 n2", "s3@2500 n1", "s2@2000 n1", "s1@1000 n1", "s1@1000 n2"];
+    check(selector("", "", "", None), &all).await;
+    check(selector("", "", "", Some(2)), &all[..2]).await;
+    check(selector("", "", "", Some(0)), &[]).await;
+    check(selector("c2", "", "", None), &["s3@2500 n1"]).await;
+    check(selector("c1", "n2", "", None), &["s1@3000 n2", "s1@1000 n2"]).await;
+    check(selector("c1", "n2", "", Some(1)), &["s1@3000 n2"]).await;
+    check(selector("", "", "s2", None), &["s2@2000 n1"]).await;
+    // With a snapshot id, the cluster id is not looked at.
+    check(selector("c2", "", "s2", None), &["s2@2000 n1"]).await;
+    check(selector("", "n2", "s1", None), &["s1@3000 n2", "s1@1000 n2"]).await;
+    check(selector("c9", "", "", None), &[]).await;
+    check(selector("", "", "s9", None), &[]).await;
+}
+
+#[tokio::test]
+async fn known_snapshots_are_finished_when_all_their_jobs_are() {
+    let fixture = fixture().await;
+    let catalog = &fixture.catalog;
+    let finish = async |job: &str| {
+        catalog.save_job(fixture.epoch(), &update(job, "done", true, vec![]), 9000).await.unwrap();
+    };
+    finish("1").await;
+    finish("2").await;
+    let known = |snapshot_id: &str, finished| KnownSnapshot {
+        snapshot_id: snapshot_id.to_owned(),
+        by_job: true,
+        finished,
+    };
+    assert_eq!(catalog.known_snapshots("c1").await.unwrap(), [known("s1", false), known("s2", true)]);
+    finish("3").await;
+    assert_eq!(catalog.known_snapshots("c1").await.unwrap(), [known("s1", true), known("s2", true)]);
+    assert_eq!(catalog.known_snapshots("c9").await.unwrap(), []);
+}

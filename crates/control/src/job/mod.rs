@@ -1,0 +1,81 @@
+//! Jobs as pure state machines: no clock, no I/O, no randomness.
+//!
+//! `step` takes a job and an event and answers the next job and the effects that bring it forward. The runner
+//! stores the job before it performs the effects; so a job that is found unfinished at a start is driven on by
+//! [`BackupEvent::Resumed`] or [`RestoreEvent::Resumed`], and every effect is safe to perform again.
+
+pub mod backup;
+pub mod restore;
+
+pub use backup::{BackupEffect, BackupEvent, BackupJob, BackupStage};
+pub use restore::{RestoreEffect, RestoreEvent, RestoreJob, RestoreStage};
+
+use serde::{Deserialize, Serialize};
+
+use crate::operations::Status;
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Nothing was touched: what stood in the way, one entry each.
+    Refused(Vec<Refusal>),
+    /// The work was done for every node.
+    Completed,
+    /// At least one node failed; the nodes say why.
+    Failed,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The node, where there is one.
+    pub target: Option<String>,
+    /// Whether it could not be reached, rather than being in the wrong state.
+    pub unavailable: bool,
+    /// What, where, why.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// Why an effect failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Whether it could not be reached, rather than being in the wrong state.
+    pub unavailable: bool,
+    /// What, where, why: the whole chain.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// The text for the history: the message, and the hint where there is one.
+    pub fn text(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}; hint: {hint}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
+    fn refusal(&self, target: &str) -> Refusal {
+        Refusal {
+            target: Some(target.to_owned()),
+            unavailable: self.unavailable,
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+        }
+    }
+}
+
+/// What the history says of one node's part of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The node's address.
+    pub target: String,
+    /// Its state.
+    pub status: Status,
+    /// Why it failed, or what it did.
+    pub message: String,
+}

@@ -1,0 +1,235 @@
+//! A restore of type 2: nodes, each from its own backup.
+//!
+//! [`RestoreStage::Plan`] changes nothing, and whatever it finds in the way refuses the whole request. From
+//! then on a failing node fails alone, and a second request resumes it.
+
+use std::collections::BTreeMap;
+
+use cassy_agent_protocol::{ParentManifest, RestorePlan, RestoreSummary};
+use cassy_backup_format::{BackupId, ClusterId, HostId};
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, HistoryEntry, Outcome, Refusal};
+use crate::operations::Status;
+
+/// Stored before it starts; every stage may be performed twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoreStage {
+    /// Ask every node what would be done and what stands in the way.
+    Plan,
+    /// Download, verify, place.
+    Restore,
+    /// The end.
+    Finished,
+}
+
+impl RestoreStage {
+    /// Every stage in which something happens, in order.
+    pub const ALL: [Self; 2] = [Self::Plan, Self::Restore];
+
+    /// The name in the database and in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Restore => "restore",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+/// The job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoreJob {
+    /// The job's id; a backup may be restored many times.
+    pub job_id: String,
+    /// The backup.
+    pub backup_id: BackupId,
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// Unix milliseconds.
+    pub created_at_ms: i64,
+    /// Where it is.
+    pub stage: RestoreStage,
+    /// By address.
+    pub nodes: BTreeMap<String, RestoreNode>,
+    /// Set at the end.
+    pub outcome: Option<Outcome>,
+}
+
+/// One node's part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoreNode {
+    /// Whose data it is.
+    pub host_id: HostId,
+    /// The node manifest.
+    pub manifest: ParentManifest,
+    /// What the node says would be done.
+    pub plan: Option<RestorePlan>,
+    /// What was done.
+    pub restored: Option<RestoreSummary>,
+    /// Why this node's part failed.
+    pub failure: Option<Failure>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RestoreEvent {
+    /// The job was just made.
+    Created,
+    /// The server started and found the job unfinished.
+    Resumed,
+    /// A node has answered its plan.
+    Planned(String, RestorePlan),
+    /// A node is restored.
+    Restored(String, RestoreSummary),
+    /// A node has failed in the current stage.
+    NodeFailed(String, Failure),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RestoreEffect {
+    /// Ask the node for its plan.
+    Plan(String),
+    /// Restore the node.
+    Restore(String),
+}
+
+impl RestoreJob {
+    /// What the history says; empty until the request is accepted.
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        if self.stage == RestoreStage::Plan || matches!(self.outcome, Some(Outcome::Refused(_))) {
+            return Vec::new();
+        }
+        self.nodes.iter().map(|(target, node)| entry(target, node)).collect()
+    }
+
+    /// What the operator should know before the work starts.
+    pub fn warnings(&self) -> Vec<String> {
+        self.nodes
+            .iter()
+            .flat_map(|(target, node)| {
+                node.plan.iter().flat_map(|p| &p.warnings).map(move |w| format!("{target}: {w}"))
+            })
+            .collect()
+    }
+
+    /// The next job, and what to do.
+    #[must_use]
+    pub fn step(mut self, event: RestoreEvent) -> (Self, Vec<RestoreEffect>) {
+        match (self.stage, event) {
+            (RestoreStage::Finished, _) => (self, Vec::new()),
+            (_, RestoreEvent::Created) => {
+                let effects = self.nodes.keys().cloned().map(RestoreEffect::Plan).collect();
+                (self, effects)
+            }
+            (RestoreStage::Plan, RestoreEvent::Resumed) => self.never_accepted(),
+            (RestoreStage::Restore, RestoreEvent::Resumed) => {
+                let effects = self.restore_effects();
+                (self, effects)
+            }
+            (stage, RestoreEvent::Planned(target, plan)) => {
+                let Some(node) = self.open(&target, stage, RestoreStage::Plan) else {
+                    return (self, Vec::new());
+                };
+                node.plan = Some(plan);
+                self.planned()
+            }
+            (stage, RestoreEvent::Restored(target, summary)) => {
+                let Some(node) = self.open(&target, stage, RestoreStage::Restore) else {
+                    return (self, Vec::new());
+                };
+                node.restored = Some(summary);
+                self.restored()
+            }
+            (stage, RestoreEvent::NodeFailed(target, failure)) => {
+                let Some(node) = self.open(&target, stage, stage) else {
+                    return (self, Vec::new());
+                };
+                node.failure = Some(failure);
+                if stage == RestoreStage::Plan { self.planned() } else { self.restored() }
+            }
+        }
+    }
+
+    /// The node, if this stage still waits for it.
+    fn open(&mut self, target: &str, now: RestoreStage, wanted: RestoreStage) -> Option<&mut RestoreNode> {
+        let node = self.nodes.get_mut(target)?;
+        let waiting = match wanted {
+            RestoreStage::Plan => node.plan.is_none(),
+            _ => node.restored.is_none(),
+        };
+        (now == wanted && waiting && node.failure.is_none()).then_some(node)
+    }
+
+    /// The client never heard that its request was accepted, so nothing is done behind its back.
+    fn never_accepted(mut self) -> (Self, Vec<RestoreEffect>) {
+        self.outcome = Some(Outcome::Refused(vec![Refusal {
+            target: None,
+            unavailable: true,
+            message: "the server was restarted before the restore was accepted".to_owned(),
+            hint: Some("send the request again".to_owned()),
+        }]));
+        self.stage = RestoreStage::Finished;
+        (self, Vec::new())
+    }
+
+    fn planned(mut self) -> (Self, Vec<RestoreEffect>) {
+        if self.nodes.values().any(|n| n.plan.is_none() && n.failure.is_none()) {
+            return (self, Vec::new());
+        }
+        let refusals: Vec<_> = self.nodes.iter().flat_map(|(target, node)| refusals(target, node)).collect();
+        if !refusals.is_empty() {
+            self.outcome = Some(Outcome::Refused(refusals));
+            self.stage = RestoreStage::Finished;
+            return (self, Vec::new());
+        }
+        self.stage = RestoreStage::Restore;
+        let effects = self.restore_effects();
+        (self, effects)
+    }
+
+    fn restore_effects(&self) -> Vec<RestoreEffect> {
+        let open = |node: &RestoreNode| node.restored.is_none() && node.failure.is_none();
+        self.nodes
+            .iter()
+            .filter(|(_, node)| open(node))
+            .map(|(target, _)| RestoreEffect::Restore(target.clone()))
+            .collect()
+    }
+
+    fn restored(mut self) -> (Self, Vec<RestoreEffect>) {
+        if self.nodes.values().any(|n| n.restored.is_none() && n.failure.is_none()) {
+            return (self, Vec::new());
+        }
+        let failed = self.nodes.values().any(|n| n.failure.is_some());
+        self.outcome = Some(if failed { Outcome::Failed } else { Outcome::Completed });
+        self.stage = RestoreStage::Finished;
+        (self, Vec::new())
+    }
+}
+
+fn refusals(target: &str, node: &RestoreNode) -> Vec<Refusal> {
+    if let Some(failure) = &node.failure {
+        return vec![failure.refusal(target)];
+    }
+    let findings = node.plan.iter().flat_map(|plan| &plan.findings);
+    findings
+        .map(|finding| Refusal {
+            target: Some(target.to_owned()),
+            unavailable: false,
+            message: finding.clone(),
+            hint: None,
+        })
+        .collect()
+}
+
+fn entry(target: &str, node: &RestoreNode) -> HistoryEntry {
+    let (status, message) = match (&node.failure, &node.restored) {
+        (Some(failure), _) => (Status::Failed, failure.text()),
+        (None, Some(summary)) => (Status::Completed, summary.notes.join("; ")),
+        (None, None) => (Status::Started, String::new()),
+    };
+    HistoryEntry { target: target.to_owned(), status, message }
+}

@@ -1,0 +1,20 @@
+//! Jobs as pure state machines, plans, and the runner.
+//!
+//! [`Service`] is the entry point: it answers [`Operations`], makes jobs ([`job`]) and has the runner drive them.
+//! Nodes are reached through the traits of [`nodes`]; nothing here knows a wire format.
+
+mod clock;
+pub mod job;
+mod link;
+mod machine;
+pub mod nodes;
+mod operations;
+mod perform;
+mod progress;
+mod registration;
+mod runner;
+mod service;
+
+pub use clock::{Clock, SystemClock};
+pub use operations::*;
+pub use service::{Service, ServiceParts};

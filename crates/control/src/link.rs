@@ -1,0 +1,160 @@
+//! One job's connection to one node: an agent that is started when it is needed, holds the node's lock, and is
+//! replaced when it is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cassy_agent_protocol::{LockRequest, Progress, Reply, Request, ServerHello};
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
+
+use crate::nodes::{Agent, Cassandra, NodeAccess, NodeError, NodeErrorKind};
+
+/// Between two heartbeats of either side.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+/// After such a silence the other side is taken for gone.
+pub(crate) const SILENCE: Duration = Duration::from_secs(20);
+/// To start an agent, its binary pushed first if need be.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// An agent of a dead server ends within its silence; then its lock is free.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// A request without any progress for so long is stopped.
+const STALL_LIMIT: Duration = Duration::from_secs(600);
+/// Pauses between tries of a request that may be repeated.
+const BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+
+/// Counts the tries of one request.
+#[derive(Default)]
+pub(crate) struct Tries(usize);
+
+/// See the module.
+pub(crate) struct Link {
+    address: String,
+    job_id: String,
+    epoch: i64,
+    access: Arc<dyn NodeAccess>,
+    agent: Mutex<Option<Arc<dyn Agent>>>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Link {
+    pub(crate) fn new(address: &str, job_id: &str, epoch: i64, access: Arc<dyn NodeAccess>) -> Self {
+        Self {
+            address: address.to_owned(),
+            job_id: job_id.to_owned(),
+            epoch,
+            access,
+            agent: Mutex::new(None),
+            progress: watch::channel(Progress::default()).0,
+        }
+    }
+
+    /// How far the request under way is.
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// A session with the node's Cassandra.
+    pub(crate) async fn cassandra(&self) -> Result<Box<dyn Cassandra>, NodeError> {
+        self.access.cassandra(&self.address).await
+    }
+
+    /// Takes the node's lock with the current agent.
+    pub(crate) async fn lock(&self, directory: &str) -> Result<(), NodeError> {
+        let wait_ms = u64::try_from(LOCK_WAIT.as_millis()).unwrap_or(u64::MAX);
+        let lock = LockRequest { directory: directory.to_owned(), wait_ms };
+        self.request(Request::Lock(lock)).await.map(|_| ())
+    }
+
+    /// Sends a request once.
+    pub(crate) async fn request(&self, request: Request) -> Result<Reply, NodeError> {
+        let agent = self.running_agent().await?;
+        let outcome = self.watched(&*agent, request).await;
+        if matches!(&outcome, Err(e) if e.kind == NodeErrorKind::Gone) {
+            self.agent.lock().await.take();
+        }
+        outcome
+    }
+
+    /// Sends a request that may be repeated as it is. A new agent takes the node's lock first.
+    pub(crate) async fn request_repeatedly(&self, lock: &str, request: &Request) -> Result<Reply, NodeError> {
+        let mut tries = Tries::default();
+        loop {
+            match self.locked_request(lock, request.clone()).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => self.pause_before_retry(&mut tries, error).await?,
+            }
+        }
+    }
+
+    /// Waits for the next try; gives the error back when there is none.
+    pub(crate) async fn pause_before_retry(&self, tries: &mut Tries, error: NodeError) -> Result<(), NodeError> {
+        let Some(pause) = BACKOFF.get(tries.0).filter(|_| error.is_transient()) else {
+            return Err(error);
+        };
+        tries.0 += 1;
+        tracing::warn!(node = self.address, job = self.job_id, error = %error, "trying again");
+        tokio::time::sleep(*pause).await;
+        Ok(())
+    }
+
+    /// Sends a request once; a new agent takes the node's lock first.
+    pub(crate) async fn locked_request(&self, lock: &str, request: Request) -> Result<Reply, NodeError> {
+        if self.agent.lock().await.is_none() {
+            self.lock(lock).await?;
+        }
+        self.request(request).await
+    }
+
+    /// Ends the agent.
+    pub(crate) async fn close(&self) {
+        if let Some(agent) = self.agent.lock().await.take() {
+            agent.close().await;
+        }
+    }
+
+    async fn running_agent(&self) -> Result<Arc<dyn Agent>, NodeError> {
+        let mut slot = self.agent.lock().await;
+        if let Some(agent) = &*slot {
+            return Ok(Arc::clone(agent));
+        }
+        let hello = ServerHello {
+            job_id: self.job_id.clone(),
+            epoch: self.epoch,
+            heartbeat_ms: u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX),
+            silence_ms: u64::try_from(SILENCE.as_millis()).unwrap_or(u64::MAX),
+        };
+        let started = timeout(START_LIMIT, self.access.agent(&self.address, hello)).await;
+        let agent: Arc<dyn Agent> = match started {
+            Ok(agent) => agent?.into(),
+            Err(_elapsed) => return Err(self.too_slow("starting the agent", START_LIMIT)),
+        };
+        *slot = Some(Arc::clone(&agent));
+        Ok(agent)
+    }
+
+    /// Stops a request that makes no progress.
+    async fn watched(&self, agent: &dyn Agent, request: Request) -> Result<Reply, NodeError> {
+        let progress = self.progress.clone();
+        let work = agent.request(request, Arc::new(move |now| {
+            progress.send_replace(now);
+        }));
+        tokio::pin!(work);
+        let mut moved = self.progress.subscribe();
+        loop {
+            tokio::select! {
+                outcome = &mut work => return outcome,
+                change = timeout(STALL_LIMIT, moved.changed()) => if change.is_err() {
+                    agent.cancel().await;
+                    self.agent.lock().await.take();
+                    return Err(self.too_slow("the agent's request", STALL_LIMIT));
+                },
+            }
+        }
+    }
+
+    fn too_slow(&self, what: &str, limit: Duration) -> NodeError {
+        let message = format!("{}: {what} made no progress for {} s", self.address, limit.as_secs());
+        NodeError::new(NodeErrorKind::Transient, message)
+    }
+}

@@ -1,0 +1,117 @@
+//! What the runner needs of a kind of job.
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::job::{
+    BackupEffect, BackupEvent, BackupJob, BackupStage, Failure, HistoryEntry, RestoreEffect, RestoreEvent,
+    RestoreJob, RestoreStage,
+};
+
+/// A pure state machine that the runner can store and drive.
+pub(crate) trait Machine: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+    type Event: Send + 'static;
+    type Effect: Clone + Send + Sync + 'static;
+
+    const CREATED: fn() -> Self::Event;
+    const RESUMED: fn() -> Self::Event;
+
+    fn job_id(&self) -> String;
+    fn stage_name(&self) -> &'static str;
+    fn finished(&self) -> bool;
+    fn history(&self) -> Vec<HistoryEntry>;
+    fn targets(&self) -> Vec<String>;
+    fn step(self, event: Self::Event) -> (Self, Vec<Self::Effect>);
+    /// The event for an effect that ended in a defect of ours.
+    fn failed(effect: &Self::Effect, failure: Failure) -> Self::Event;
+}
+
+/// Performs the effects of one job. Every effect may be performed again.
+#[async_trait]
+pub(crate) trait Perform<M: Machine>: Send + Sync + 'static {
+    /// Does it, and says what came of it.
+    async fn perform(&self, job: &M, effect: &M::Effect) -> M::Event;
+    /// Lets go of everything that the job held.
+    async fn release(&self);
+}
+
+impl Machine for BackupJob {
+    type Event = BackupEvent;
+    type Effect = BackupEffect;
+
+    const CREATED: fn() -> BackupEvent = || BackupEvent::Created;
+    const RESUMED: fn() -> BackupEvent = || BackupEvent::Resumed;
+
+    fn job_id(&self) -> String {
+        self.backup_id.to_string()
+    }
+
+    fn stage_name(&self) -> &'static str {
+        self.stage.name()
+    }
+
+    fn finished(&self) -> bool {
+        self.stage == BackupStage::Finished
+    }
+
+    fn history(&self) -> Vec<HistoryEntry> {
+        Self::history(self)
+    }
+
+    fn targets(&self) -> Vec<String> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    fn step(self, event: BackupEvent) -> (Self, Vec<BackupEffect>) {
+        Self::step(self, event)
+    }
+
+    fn failed(effect: &BackupEffect, failure: Failure) -> BackupEvent {
+        match effect {
+            BackupEffect::Node(_, target) => BackupEvent::NodeFailed(target.clone(), failure),
+            BackupEffect::Pin | BackupEffect::Commit => BackupEvent::JobFailed(failure),
+            BackupEffect::Clear => BackupEvent::Cleared(vec![failure.text()]),
+        }
+    }
+}
+
+impl Machine for RestoreJob {
+    type Event = RestoreEvent;
+    type Effect = RestoreEffect;
+
+    const CREATED: fn() -> RestoreEvent = || RestoreEvent::Created;
+    const RESUMED: fn() -> RestoreEvent = || RestoreEvent::Resumed;
+
+    fn job_id(&self) -> String {
+        self.job_id.clone()
+    }
+
+    fn stage_name(&self) -> &'static str {
+        self.stage.name()
+    }
+
+    fn finished(&self) -> bool {
+        self.stage == RestoreStage::Finished
+    }
+
+    fn history(&self) -> Vec<HistoryEntry> {
+        Self::history(self)
+    }
+
+    fn targets(&self) -> Vec<String> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    fn step(self, event: RestoreEvent) -> (Self, Vec<RestoreEffect>) {
+        Self::step(self, event)
+    }
+
+    fn failed(effect: &RestoreEffect, failure: Failure) -> RestoreEvent {
+        match effect {
+            RestoreEffect::Plan(target) | RestoreEffect::Restore(target) => {
+                RestoreEvent::NodeFailed(target.clone(), failure)
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Performing the effects of jobs: the only place where jobs meet nodes and the store.
+
+pub(crate) mod backup;
+pub(crate) mod orphans;
+pub(crate) mod pins;
+pub(crate) mod restore;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cassy_store::{Class, StoreError};
+
+use crate::link::Link;
+use crate::nodes::{NodeAccess, NodeError, NodeErrorKind};
+use crate::progress::ProgressBoard;
+
+/// The connections of one job, by address, made when they are first asked for.
+pub(crate) struct Links {
+    job_id: String,
+    epoch: i64,
+    access: Arc<dyn NodeAccess>,
+    progress: Arc<ProgressBoard>,
+    by_address: Mutex<HashMap<String, Arc<Link>>>,
+}
+
+impl Links {
+    pub(crate) fn new(
+        job_id: String,
+        epoch: i64,
+        access: Arc<dyn NodeAccess>,
+        progress: Arc<ProgressBoard>,
+    ) -> Self {
+        Self { job_id, epoch, access, progress, by_address: Mutex::default() }
+    }
+
+    pub(crate) fn to(&self, address: &str) -> Arc<Link> {
+        let mut links = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.entry(address.to_owned()).or_insert_with(|| {
+            let link = Link::new(address, &self.job_id, self.epoch, Arc::clone(&self.access));
+            self.progress.watch(&self.job_id, address, link.progress());
+            Arc::new(link)
+        });
+        Arc::clone(link)
+    }
+
+    pub(crate) async fn close(&self) {
+        let links: Vec<_> = {
+            let mut links = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+            links.drain().map(|(_, link)| link).collect()
+        };
+        self.progress.forget(&self.job_id);
+        futures::future::join_all(links.iter().map(|link| link.close())).await;
+    }
+}
+
+fn permanent(message: impl Into<String>) -> NodeError {
+    NodeError::new(NodeErrorKind::Permanent, message)
+}
+
+fn unexpected(address: &str, reply: &cassy_agent_protocol::Reply) -> NodeError {
+    permanent(format!("{address}: the agent gave an answer of another kind: {reply:?}"))
+}
+
+fn store_error(error: &StoreError) -> NodeError {
+    let kind = match error.class() {
+        Class::Transient => NodeErrorKind::Transient,
+        Class::Permanent | Class::Bug => NodeErrorKind::Permanent,
+    };
+    NodeError { kind, message: chain(error), hint: error.hint() }
+}
+
+/// The whole chain of an error in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,118 @@
+//! Objects that no manifest will ever name: what dead sending sessions of a node left in the store.
+//!
+//! Only sessions that our own database recorded are looked at, so nobody else's objects are ever deleted, and
+//! only while the node's lock is held, so none of them is still writing. An object is deleted when its attempt
+//! belongs to such a session and no manifest of the node names it.
+
+use std::collections::HashSet;
+
+use cassy_backup_format::{Attempt, HostId, Keys, ManifestReader, ObjectKey, SessionId};
+use cassy_catalog::Catalog;
+use cassy_store::{Store, StoreError};
+use futures::TryStreamExt;
+
+use super::{chain, store_error};
+use crate::job::BackupJob;
+use crate::nodes::{NodeError, NodeErrorKind};
+
+/// Where orphans are looked for.
+pub(crate) struct Orphans<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) keys: &'a Keys,
+    pub(crate) epoch: i64,
+}
+
+impl Orphans<'_> {
+    /// Deletes what the node's dead sessions left, and closes the sessions.
+    pub(crate) async fn clear(&self, job: &BackupJob, host_id: HostId) -> Result<(), NodeError> {
+        let sessions = self.catalog.upload_sessions(job.cluster_id.as_str(), &host_id.to_string()).await;
+        let open: Vec<_> = sessions.map_err(|e| transient(&e))?.into_iter().filter(|s| !s.closed).collect();
+        let dead: HashSet<SessionId> = open.iter().filter_map(|s| s.session_id.parse().ok()).collect();
+        if dead.is_empty() {
+            return Ok(());
+        }
+        self.delete_unnamed(&host_id, &dead).await?;
+        for session in &open {
+            let closed = self.catalog.close_upload_session(self.epoch, &session.session_id).await;
+            closed.map_err(|e| transient(&e))?;
+        }
+        Ok(())
+    }
+
+    async fn delete_unnamed(&self, host_id: &HostId, dead: &HashSet<SessionId>) -> Result<(), NodeError> {
+        let named = named_attempts(self.store, self.keys, host_id, dead).await?;
+        let unnamed = |key: &ObjectKey| {
+            let attempt = self.keys.parse_component(key).ok().map(|component| component.attempt);
+            attempt.is_some_and(|attempt| dead.contains(&attempt.session()) && !named.contains(&attempt))
+        };
+        let prefix = self.keys.data_prefix(host_id);
+        let mut unfinished = self.store.list_incomplete(&prefix);
+        while let Some(object) = unfinished.try_next().await.map_err(|e| store_error(&e))? {
+            if unnamed(&object.key) {
+                self.store.abort_incomplete(&object).await.map_err(|e| store_error(&e))?;
+            }
+        }
+        let mut objects = self.store.list(&prefix);
+        while let Some(object) = objects.try_next().await.map_err(|e| store_error(&e))? {
+            if unnamed(&object.key) {
+                tracing::info!(key = %object.key, "deleting an object of a dead session");
+                self.store.delete(&object.key).await.map_err(|e| store_error(&e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The attempts of these sessions that any manifest of the node names. A manifest that cannot be read stops the
+/// clearing: what it names is unknown.
+async fn named_attempts(
+    store: &dyn Store,
+    keys: &Keys,
+    host_id: &HostId,
+    dead: &HashSet<SessionId>,
+) -> Result<HashSet<Attempt>, NodeError> {
+    let mut named = HashSet::new();
+    let mut manifests = store.list(&keys.manifest_prefix(host_id));
+    while let Some(meta) = manifests.try_next().await.map_err(|e| transient(&e))? {
+        let file = spool(store, &meta.key).await?;
+        let (keys, dead, key) = (keys.clone(), dead.clone(), meta.key);
+        let found = tokio::task::spawn_blocking(move || attempts_in(file, &keys, &dead, &key)).await;
+        named.extend(found.map_err(|e| transient(&e))??);
+    }
+    Ok(named)
+}
+
+fn attempts_in(
+    file: std::fs::File,
+    keys: &Keys,
+    dead: &HashSet<SessionId>,
+    manifest: &ObjectKey,
+) -> Result<HashSet<Attempt>, NodeError> {
+    let unreadable = |e: &dyn std::error::Error| {
+        NodeError::new(NodeErrorKind::Permanent, format!("the manifest {manifest} cannot be read: {}", chain(e)))
+    };
+    let mut found = HashSet::new();
+    for entry in ManifestReader::open(file).map_err(|e| unreadable(&e))? {
+        let entry = entry.map_err(|e| unreadable(&e))?;
+        let attempts = entry.objects.iter().filter_map(|o| keys.parse_component(&o.key).ok());
+        found.extend(attempts.map(|c| c.attempt).filter(|a| dead.contains(&a.session())));
+    }
+    Ok(found)
+}
+
+/// An unnamed temporary file with the object's bytes, at its start.
+async fn spool(store: &dyn Store, key: &ObjectKey) -> Result<std::fs::File, NodeError> {
+    use std::io::{Seek, Write};
+    let mut file = tempfile::tempfile().map_err(|e| transient(&e))?;
+    let mut bytes = store.read(key, None).await.map_err(|e| store_error(&e))?;
+    while let Some(chunk) = bytes.try_next().await.map_err(|e: StoreError| transient(&e))? {
+        file.write_all(&chunk).map_err(|e| transient(&e))?;
+    }
+    file.rewind().map_err(|e| transient(&e))?;
+    Ok(file)
+}
+
+fn transient(error: &dyn std::error::Error) -> NodeError {
+    NodeError::new(NodeErrorKind::Transient, chain(error))
+}

@@ -1,0 +1,98 @@
+//! Performs the effects of a restore.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cassy_agent_protocol::{Reply, Request, RestorePlan, RestoreRequest, RestoreSummary, StoreGrant};
+use tokio::time::timeout;
+
+use super::{Links, permanent, unexpected};
+use crate::job::{RestoreEffect, RestoreEvent, RestoreJob};
+use crate::machine::Perform;
+use crate::nodes::{NodeError, NodeErrorKind};
+
+/// Of the plan, the wait for a dead server's agent included.
+const PLAN_LIMIT: Duration = Duration::from_secs(300);
+/// The staging directory of a restore of nodes, as in Java Cassy.
+const STAGING: &str = "node-backup";
+
+/// Performs the effects of one restore job.
+pub(crate) struct RestorePerformer {
+    pub(crate) links: Links,
+    pub(crate) grant: StoreGrant,
+    pub(crate) cassandra_yaml: Option<String>,
+}
+
+#[async_trait]
+impl Perform<RestoreJob> for RestorePerformer {
+    async fn perform(&self, job: &RestoreJob, effect: &RestoreEffect) -> RestoreEvent {
+        match effect {
+            RestoreEffect::Plan(target) => match self.bounded_plan(job, target).await {
+                Ok(plan) => RestoreEvent::Planned(target.clone(), plan),
+                Err(error) => RestoreEvent::NodeFailed(target.clone(), error.into()),
+            },
+            RestoreEffect::Restore(target) => match self.restore(job, target).await {
+                Ok(summary) => RestoreEvent::Restored(target.clone(), summary),
+                Err(error) => RestoreEvent::NodeFailed(target.clone(), error.into()),
+            },
+        }
+    }
+
+    async fn release(&self) {
+        self.links.close().await;
+    }
+}
+
+impl RestorePerformer {
+    async fn bounded_plan(&self, job: &RestoreJob, target: &str) -> Result<RestorePlan, NodeError> {
+        timeout(PLAN_LIMIT, self.plan(job, target)).await.unwrap_or_else(|_elapsed| {
+            let message = format!("{target}: the plan did not end within {} s", PLAN_LIMIT.as_secs());
+            Err(NodeError::new(NodeErrorKind::Transient, message))
+        })
+    }
+
+    /// The node's lock is taken when nothing is in the way, and held until the restore has ended.
+    async fn plan(&self, job: &RestoreJob, target: &str) -> Result<RestorePlan, NodeError> {
+        let link = self.links.to(target);
+        let request = Request::PlanRestore(Box::new(self.request(job, target)?));
+        let plan = match link.request(request).await? {
+            Reply::Planned(plan) => plan,
+            other => return Err(unexpected(target, &other)),
+        };
+        if plan.findings.is_empty() {
+            link.lock(directory(&plan, target)?).await?;
+        }
+        Ok(plan)
+    }
+
+    async fn restore(&self, job: &RestoreJob, target: &str) -> Result<RestoreSummary, NodeError> {
+        let node = job.nodes.get(target).and_then(|node| node.plan.as_ref());
+        let plan = node.ok_or_else(|| permanent(format!("{target} has no plan")))?;
+        let link = self.links.to(target);
+        let request = Request::Restore(Box::new(self.request(job, target)?));
+        match link.request_repeatedly(directory(plan, target)?, &request).await? {
+            Reply::Restored(summary) => Ok(summary),
+            other => Err(unexpected(target, &other)),
+        }
+    }
+
+    fn request(&self, job: &RestoreJob, target: &str) -> Result<RestoreRequest, NodeError> {
+        let node = job.nodes.get(target);
+        let node = node.ok_or_else(|| permanent(format!("{target} is not part of this job")))?;
+        Ok(RestoreRequest {
+            store: self.grant.clone(),
+            cluster_id: job.cluster_id.clone(),
+            backup_id: job.backup_id,
+            manifest: node.manifest.clone(),
+            host_id: node.host_id,
+            target: target.to_owned(),
+            cassandra_yaml: self.cassandra_yaml.clone(),
+            staging: STAGING.to_owned(),
+        })
+    }
+}
+
+fn directory<'a>(plan: &'a RestorePlan, target: &str) -> Result<&'a str, NodeError> {
+    let first = plan.data_directories.first().map(String::as_str);
+    first.ok_or_else(|| permanent(format!("{target}: the plan names no data directory")))
+}

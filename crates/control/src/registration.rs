@@ -1,0 +1,133 @@
+//! Registering clusters: any one host of a cluster tells all the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cassy_backup_format::BackupId;
+use cassy_catalog::{Catalog, ClusterNode, ClusterRow};
+use tokio::time::timeout;
+
+use crate::nodes::{NodeAccess, NodeDescription, NodeErrorKind};
+use crate::operations::{Cluster, OperationError, OperationErrorKind};
+use crate::runner::database_failed;
+
+/// To connect to one node and read what it says of itself.
+const DESCRIBE_LIMIT: Duration = Duration::from_secs(45);
+
+/// Asks a node what it says of itself and of the ring.
+pub(crate) async fn describe(access: &dyn NodeAccess, host: &str) -> Result<NodeDescription, OperationError> {
+    let asked = async { access.cassandra(host).await?.describe().await };
+    match timeout(DESCRIBE_LIMIT, asked).await {
+        Ok(Ok(described)) => Ok(described),
+        Ok(Err(error)) => {
+            let kind = match error.kind {
+                NodeErrorKind::Permanent => OperationErrorKind::FailedPrecondition,
+                _ => OperationErrorKind::Unavailable,
+            };
+            Err(OperationError { kind, message: error.message, hints: error.hint.into_iter().collect() })
+        }
+        Err(_elapsed) => {
+            let message = format!("{host}: its Cassandra did not answer within {} s", DESCRIBE_LIMIT.as_secs());
+            Err(OperationError::new(OperationErrorKind::Unavailable, message))
+        }
+    }
+}
+
+/// Stores the cluster; a known one (same name, a host id in common) keeps its id.
+pub(crate) async fn register(
+    catalog: &Catalog,
+    epoch: i64,
+    now_ms: i64,
+    described: &NodeDescription,
+) -> Result<Cluster, OperationError> {
+    refuse_unsettled(described)?;
+    let failed = |e| database_failed("register the cluster", &e);
+    let host_ids: Vec<_> = described.ring.values().map(ToString::to_string).collect();
+    let known = catalog.find_cluster_by_nodes(&described.cluster_name, &host_ids).await.map_err(failed)?;
+    let known = match known {
+        Some(id) => catalog.cluster(&id).await.map_err(failed)?,
+        None => None,
+    };
+    let row = ClusterRow {
+        cluster_id: match &known {
+            Some(known) => known.cluster_id.clone(),
+            None => format!("{}-{}", described.cluster_name, BackupId::at(now_ms)),
+        },
+        cluster_name: described.cluster_name.clone(),
+        target_ips: described.ring.keys().cloned().collect(),
+        keyspaces: described.keyspaces.clone(),
+        data_dir: described.data_directories.first().cloned().unwrap_or_default(),
+        created_at: known.map_or(now_ms, |known| known.created_at),
+        updated_at: now_ms,
+    };
+    catalog.register_cluster(epoch, &row, &nodes(described)).await.map_err(failed)?;
+    Ok(cluster(row))
+}
+
+/// A ring that is changing, or that has a node down, is not registered.
+fn refuse_unsettled(described: &NodeDescription) -> Result<(), OperationError> {
+    let states = [
+        ("unreachable", &described.unreachable),
+        ("joining", &described.joining),
+        ("leaving", &described.leaving),
+        ("moving", &described.moving),
+    ];
+    let lines: Vec<_> = states
+        .iter()
+        .filter(|(_, nodes)| !nodes.is_empty())
+        .map(|(state, nodes)| format!("{state}: {}", nodes.join(", ")))
+        .collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let message = format!("the ring of {:?} is not settled: {}", described.cluster_name, lines.join("; "));
+    Err(OperationError::new(OperationErrorKind::Unavailable, message)
+        .hint("register the cluster when every node is up and in the state NORMAL"))
+}
+
+fn nodes(described: &NodeDescription) -> Vec<ClusterNode> {
+    let node = |(address, host_id): (&String, &cassy_backup_format::HostId)| {
+        let own = *host_id == described.host_id;
+        let of_own = |text: &String| if own { text.clone() } else { String::new() };
+        ClusterNode {
+            address: address.clone(),
+            host_id: host_id.to_string(),
+            datacenter: of_own(&described.datacenter),
+            rack: of_own(&described.rack),
+        }
+    };
+    described.ring.iter().map(node).collect()
+}
+
+/// How the ring of the moment differs from the registered one, in words.
+pub(crate) fn changes(row: &ClusterRow, registered: &[ClusterNode], described: &NodeDescription) -> Vec<String> {
+    let before: BTreeSet<&String> = row.target_ips.iter().collect();
+    let now: BTreeSet<&String> = described.ring.keys().collect();
+    let mut notes = Vec::new();
+    let mut note = |what: &str, nodes: Vec<&str>| {
+        if !nodes.is_empty() {
+            notes.push(format!("{what} since the cluster was registered: {}", nodes.join(", ")));
+        }
+    };
+    note("added", now.difference(&before).map(|a| a.as_str()).collect());
+    note("gone", before.difference(&now).map(|a| a.as_str()).collect());
+    let ids: BTreeMap<&str, &str> = registered.iter().map(|n| (n.address.as_str(), n.host_id.as_str())).collect();
+    let replaced = described.ring.iter().filter(|(address, host_id)| {
+        ids.get(address.as_str()).is_some_and(|known| *known != host_id.to_string())
+    });
+    note("replaced (another host id)", replaced.map(|(address, _)| address.as_str()).collect());
+    notes
+}
+
+/// The row as it is answered.
+pub(crate) fn cluster(row: ClusterRow) -> Cluster {
+    Cluster {
+        cluster_id: row.cluster_id,
+        cluster_name: row.cluster_name,
+        target_ips: row.target_ips,
+        keyspaces: row.keyspaces,
+        data_dir: row.data_dir,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+    }
+}

@@ -1,0 +1,273 @@
+//! Drives jobs: stores the job, then performs its effects, then steps on with what came of them.
+//!
+//! A job belongs to the runner, never to the request that asked for it. What is stored carries the epoch of the
+//! server's lease: a server that has lost it stops driving.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cassy_catalog::{Catalog, CatalogError, JobKind, JobUpdate, NewJob, NodeRow};
+use futures::FutureExt;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::job::{Failure, HistoryEntry};
+use crate::machine::{Machine, Perform};
+use crate::operations::{OperationError, OperationErrorKind};
+use crate::perform::chain;
+
+/// Jobs under way at once; more are refused.
+const LIVE_LIMIT: usize = 64;
+/// The longest pause between two tries to store a job.
+const SAVE_PAUSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(crate) struct Runner {
+    catalog: Catalog,
+    epoch: i64,
+    clock: Arc<dyn Clock>,
+    live: Mutex<HashMap<String, LiveJob>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+struct LiveJob {
+    cluster_id: String,
+    snapshot_id: String,
+    targets: Vec<String>,
+}
+
+/// What the database wants to know of a new job.
+pub(crate) struct Filing {
+    pub(crate) kind: JobKind,
+    pub(crate) operation_type: u32,
+    pub(crate) cluster_id: String,
+    pub(crate) snapshot_id: String,
+    pub(crate) created_at_ms: i64,
+}
+
+impl Runner {
+    pub(crate) fn new(catalog: Catalog, epoch: i64, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            catalog,
+            epoch,
+            clock,
+            live: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Files a new job and drives it; refuses when a node of it is at work for another job.
+    pub(crate) async fn start<M: Machine>(
+        self: &Arc<Self>,
+        job: M,
+        filing: Filing,
+        performer: Arc<dyn Perform<M>>,
+    ) -> Result<watch::Receiver<M>, OperationError> {
+        let reservation = self.reserve(&job, &filing)?;
+        let new = NewJob {
+            job_id: job.job_id(),
+            kind: filing.kind,
+            operation_type: filing.operation_type,
+            cluster_id: filing.cluster_id,
+            snapshot_id: filing.snapshot_id,
+            stage: job.stage_name().to_owned(),
+            state_json: encode(&job),
+            created_at: filing.created_at_ms,
+            rows: Vec::new(),
+        };
+        let filed = self.catalog.create_job(self.epoch, &new).await;
+        filed.map_err(|error| database_failed("file the job", &error))?;
+        Ok(self.spawn(job, M::CREATED(), performer, reservation))
+    }
+
+    /// Drives a job that was found unfinished at the start.
+    pub(crate) fn resume<M: Machine>(self: &Arc<Self>, job: M, filing: &Filing, performer: Arc<dyn Perform<M>>) {
+        match self.reserve(&job, filing) {
+            Ok(reservation) => drop(self.spawn(job, M::RESUMED(), performer, reservation)),
+            Err(error) => tracing::error!(job = job.job_id(), error = %error, "the job was not resumed"),
+        }
+    }
+
+    /// Whether a job of this snapshot is under way.
+    pub(crate) fn is_live(&self, snapshot_id: &str) -> bool {
+        self.lock().values().any(|job| job.snapshot_id == snapshot_id)
+    }
+
+    /// Stops driving; the jobs go on at the next start.
+    pub(crate) async fn shut_down(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, LiveJob>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reserve<M: Machine>(self: &Arc<Self>, job: &M, filing: &Filing) -> Result<Reservation, OperationError> {
+        let (job_id, targets) = (job.job_id(), job.targets());
+        let mut live = self.lock();
+        if live.len() >= LIVE_LIMIT {
+            let message = format!("{LIVE_LIMIT} jobs are under way already");
+            return Err(OperationError::new(OperationErrorKind::Exhausted, message)
+                .hint("send the request again when one of them has ended"));
+        }
+        let of_cluster = live.iter().filter(|(_, other)| other.cluster_id == filing.cluster_id);
+        for (other_id, other) in of_cluster {
+            if let Some(target) = other.targets.iter().find(|target| targets.contains(target)) {
+                let message = format!("{target} is at work for the job {other_id} (snapshot {})", other.snapshot_id);
+                return Err(OperationError::new(OperationErrorKind::FailedPrecondition, message)
+                    .hint("wait until that job has ended: ListBackups and ListRestoreStatuses show it"));
+            }
+        }
+        let entry = LiveJob {
+            cluster_id: filing.cluster_id.clone(),
+            snapshot_id: filing.snapshot_id.clone(),
+            targets,
+        };
+        live.insert(job_id.clone(), entry);
+        Ok(Reservation { job_id, runner: Arc::clone(self) })
+    }
+
+    fn spawn<M: Machine>(
+        self: &Arc<Self>,
+        job: M,
+        first: M::Event,
+        performer: Arc<dyn Perform<M>>,
+        reservation: Reservation,
+    ) -> watch::Receiver<M> {
+        let (view, viewer) = watch::channel(job.clone());
+        let runner = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let job_id = job.job_id();
+            let mut reservation = Some(reservation);
+            let driven = runner.drive(job, first, &performer, &view, &mut reservation);
+            if runner.stop.run_until_cancelled(driven).await.is_none() {
+                tracing::info!(job = job_id, "stopped; the job goes on at the next start");
+            }
+            performer.release().await;
+        });
+        viewer
+    }
+
+    /// The loop: step, store, perform. At the end the nodes are let go before anybody can read that it is the end.
+    async fn drive<M: Machine>(
+        &self,
+        mut job: M,
+        first: M::Event,
+        performer: &Arc<dyn Perform<M>>,
+        view: &watch::Sender<M>,
+        reservation: &mut Option<Reservation>,
+    ) {
+        let mut effects = JoinSet::new();
+        let mut event = first;
+        loop {
+            let known = job.history();
+            let (next, wanted) = job.clone().step(event);
+            if next.finished() {
+                performer.release().await;
+                reservation.take();
+            }
+            if next != job {
+                if !self.save(&next, &known).await {
+                    return;
+                }
+                job = next;
+                view.send_replace(job.clone());
+            }
+            if job.finished() {
+                tracing::info!(job = job.job_id(), "finished");
+                return;
+            }
+            for effect in wanted {
+                effects.spawn(perform(Arc::clone(performer), job.clone(), effect));
+            }
+            event = match effects.join_next().await {
+                Some(Ok(event)) => event,
+                Some(Err(error)) => {
+                    tracing::error!(job = job.job_id(), error = %error, "an effect was lost; the job waits for a restart");
+                    return;
+                }
+                None => {
+                    tracing::error!(job = job.job_id(), stage = job.stage_name(), "the job has nothing to wait for");
+                    return;
+                }
+            };
+        }
+    }
+
+    /// Stores the job, however long the database is out of reach; false when the job is no longer this server's.
+    async fn save<M: Machine>(&self, job: &M, known: &[HistoryEntry]) -> bool {
+        let changed = job.history().into_iter().filter(|entry| !known.contains(entry));
+        let update = JobUpdate {
+            job_id: job.job_id(),
+            stage: job.stage_name().to_owned(),
+            state_json: encode(job),
+            finished: job.finished(),
+            rows: changed.map(row).collect(),
+        };
+        let mut pause = Duration::from_millis(200);
+        loop {
+            match self.catalog.save_job(self.epoch, &update, self.clock.now_ms()).await {
+                Ok(()) => return true,
+                Err(error @ CatalogError::Database { .. }) => {
+                    tracing::error!(job = update.job_id, error = chain(&error), "the job was not stored; trying again");
+                }
+                Err(error) => {
+                    tracing::error!(job = update.job_id, error = chain(&error), "the job is no longer this server's");
+                    return false;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = SAVE_PAUSE_LIMIT.min(pause * 2);
+        }
+    }
+}
+
+/// Performs one effect. A panic in it fails the effect, not the server.
+async fn perform<M: Machine>(performer: Arc<dyn Perform<M>>, job: M, effect: M::Effect) -> M::Event {
+    let outcome = AssertUnwindSafe(performer.perform(&job, &effect)).catch_unwind().await;
+    outcome.unwrap_or_else(|_panic| {
+        tracing::error!(job = job.job_id(), stage = job.stage_name(), "a defect of Cassy: the stage panicked");
+        let failure = Failure {
+            unavailable: false,
+            message: format!("a defect of Cassy in the stage {}", job.stage_name()),
+            hint: Some("the server's log has the details".to_owned()),
+        };
+        M::failed(&effect, failure)
+    })
+}
+
+fn encode<M: Machine>(job: &M) -> String {
+    serde_json::to_string(job).expect("a job holds nothing that JSON cannot express")
+}
+
+fn row(entry: HistoryEntry) -> NodeRow {
+    NodeRow { target_ip: entry.target, status: entry.status as u8, message: entry.message }
+}
+
+/// The answer when the database does not do its part.
+pub(crate) fn database_failed(what: &str, error: &CatalogError) -> OperationError {
+    let message = format!("cannot {what}: {}", chain(error));
+    OperationError::new(OperationErrorKind::Unavailable, message)
+        .hint("check the metadata database (metadata_db_url): its disk, its permissions, who else has it open")
+}
+
+/// Keeps the job's nodes from other jobs until it is dropped.
+struct Reservation {
+    job_id: String,
+    runner: Arc<Runner>,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.runner.lock().remove(&self.job_id);
+    }
+}

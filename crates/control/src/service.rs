@@ -1,0 +1,486 @@
+//! The operations: checks a request, makes the job, waits for its first answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cassy_agent_protocol::{ParentManifest, StoreGrant};
+use cassy_backup_format::{BackupId, ClusterId, ClusterManifest, Keys};
+use cassy_catalog::{Catalog, JobKind};
+use cassy_store::{Store, StoreError};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::job::backup::BackupNode;
+use crate::job::restore::RestoreNode;
+use crate::job::{BackupJob, BackupStage, Outcome, Refusal, RestoreJob, RestoreStage};
+use crate::nodes::{NodeAccess, NodeDescription};
+use crate::operations::{
+    BackupAnswer, BackupEntry, BackupRequest, BackupType, Cluster, ClusterSelector, HistorySelector,
+    OperationError, OperationErrorKind, Operations, Progress, RestoreAnswer, RestoreEntry, RestoreRequest,
+    RestoreType, Status,
+};
+use crate::perform::backup::BackupPerformer;
+use crate::perform::restore::RestorePerformer;
+use crate::perform::{Links, chain};
+use crate::progress::ProgressBoard;
+use crate::registration;
+use crate::runner::{Filing, Runner, database_failed};
+
+const UNKNOWN_CLUSTER: &str = "The specified cluster cannot be found.";
+/// A cluster manifest names nodes, not files.
+const CLUSTER_MANIFEST_LIMIT_BYTES: u64 = 64 << 20;
+
+/// What the service is made of.
+pub struct ServiceParts {
+    /// The metadata database.
+    pub catalog: Catalog,
+    /// Of the server's lease: every write of a job carries it.
+    pub epoch: i64,
+    /// The object store.
+    pub store: Arc<dyn Store>,
+    /// The same, as it is sent to agents.
+    pub grant: StoreGrant,
+    /// Reaches nodes.
+    pub access: Arc<dyn NodeAccess>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Where a stopped node's `cassandra.yaml` is, by key.
+    pub cassandra_yaml: Option<String>,
+}
+
+/// The operations on real parts.
+pub struct Service {
+    parts: ServiceParts,
+    runner: Arc<Runner>,
+    progress: Arc<ProgressBoard>,
+    registering: tokio::sync::Mutex<()>,
+    progress_task: tokio::task::JoinHandle<()>,
+}
+
+impl Service {
+    /// Starts the runner and takes up the jobs that an earlier server left unfinished.
+    pub async fn start(parts: ServiceParts) -> Result<Arc<Self>, OperationError> {
+        let runner = Arc::new(Runner::new(parts.catalog.clone(), parts.epoch, Arc::clone(&parts.clock)));
+        let progress = Arc::new(ProgressBoard::default());
+        let board = Arc::clone(&progress).run(parts.catalog.clone(), parts.epoch);
+        let service = Self { runner, progress, registering: tokio::sync::Mutex::default(), progress_task: tokio::spawn(board), parts };
+        service.resume_jobs().await?;
+        Ok(Arc::new(service))
+    }
+
+    /// Stops driving jobs; they go on at the next start.
+    pub async fn shut_down(&self) {
+        self.runner.shut_down().await;
+        self.progress_task.abort();
+    }
+
+    async fn resume_jobs(&self) -> Result<(), OperationError> {
+        let jobs = self.parts.catalog.unfinished_jobs().await;
+        for job in jobs.map_err(|e| database_failed("read the unfinished jobs", &e))? {
+            tracing::info!(job = job.job_id, stage = job.stage, "taking up an unfinished job");
+            let filing = Filing {
+                kind: job.kind,
+                operation_type: job.operation_type,
+                cluster_id: job.cluster_id,
+                snapshot_id: job.snapshot_id,
+                created_at_ms: job.created_at,
+            };
+            if let Err(error) = self.resume_job(&job.state_json, &filing) {
+                tracing::error!(job = job.job_id, error = %error, "the job was not taken up");
+            }
+        }
+        Ok(())
+    }
+
+    fn resume_job(&self, state: &str, filing: &Filing) -> Result<(), OperationError> {
+        let unreadable = |error: serde_json::Error| precondition(format!("its state cannot be read: {error}"));
+        match filing.kind {
+            JobKind::Backup => {
+                let job: BackupJob = serde_json::from_str(state).map_err(unreadable)?;
+                let performer = Arc::new(self.backup_performer(&job)?);
+                self.runner.resume(job, filing, performer);
+            }
+            JobKind::Restore => {
+                let job: RestoreJob = serde_json::from_str(state).map_err(unreadable)?;
+                let performer = Arc::new(self.restore_performer(&job));
+                self.runner.resume(job, filing, performer);
+            }
+        }
+        Ok(())
+    }
+
+    fn links(&self, job_id: String) -> Links {
+        let (access, progress) = (Arc::clone(&self.parts.access), Arc::clone(&self.progress));
+        Links::new(job_id, self.parts.epoch, access, progress)
+    }
+
+    fn backup_performer(&self, job: &BackupJob) -> Result<BackupPerformer, OperationError> {
+        Ok(BackupPerformer {
+            keys: keys(&job.cluster_id)?,
+            links: self.links(job.backup_id.to_string()),
+            store: Arc::clone(&self.parts.store),
+            grant: self.parts.grant.clone(),
+            catalog: self.parts.catalog.clone(),
+            epoch: self.parts.epoch,
+            clock: Arc::clone(&self.parts.clock),
+        })
+    }
+
+    fn restore_performer(&self, job: &RestoreJob) -> RestorePerformer {
+        RestorePerformer {
+            links: self.links(job.job_id.clone()),
+            grant: self.parts.grant.clone(),
+            cassandra_yaml: self.parts.cassandra_yaml.clone(),
+        }
+    }
+
+    async fn cluster(&self, cluster_id: &str) -> Result<cassy_catalog::ClusterRow, OperationError> {
+        let found = self.parts.catalog.cluster(cluster_id).await;
+        let found = found.map_err(|e| database_failed("look up the cluster", &e))?;
+        found.ok_or_else(|| invalid(UNKNOWN_CLUSTER).hint("ListClusters shows what is registered"))
+    }
+
+    /// The ring of the moment, from the first registered node that answers.
+    async fn ring(&self, cluster: &cassy_catalog::ClusterRow) -> Result<NodeDescription, OperationError> {
+        let mut failures = Vec::new();
+        for address in &cluster.target_ips {
+            match registration::describe(&*self.parts.access, address).await {
+                Ok(described) => return Ok(described),
+                Err(error) => failures.push(error),
+            }
+        }
+        let mut failures = failures.into_iter();
+        let Some(mut first) = failures.next() else {
+            return Err(invalid("the registered cluster has no nodes").hint("register it again"));
+        };
+        failures.for_each(|next| first.message.push_str(&format!("\n{}", next.message)));
+        Err(first)
+    }
+
+    async fn backup_manifest(
+        &self,
+        cluster_id: &ClusterId,
+        request: &RestoreRequest,
+    ) -> Result<ClusterManifest, OperationError> {
+        let unknown = || {
+            OperationError::new(OperationErrorKind::NotFound, format!("there is no backup {}", request.snapshot_id))
+                .hint("ListBackups shows the backups of a cluster")
+        };
+        let backup_id: BackupId = request.snapshot_id.parse().map_err(|_invalid| unknown())?;
+        if self.runner.is_live(&request.snapshot_id) {
+            let message = format!("a job of the backup {backup_id} is under way");
+            return Err(precondition(message).hint("wait until it has ended"));
+        }
+        let key = keys(cluster_id)?.cluster_manifest(&backup_id);
+        let stored = match self.parts.store.get(&key, CLUSTER_MANIFEST_LIMIT_BYTES).await {
+            Ok(stored) => stored,
+            Err(StoreError::NotFound { .. }) => return Err(self.why_absent(request).await?.unwrap_or_else(unknown)),
+            Err(error) => return Err(store_failed("read the cluster manifest", &error)),
+        };
+        let manifest = ClusterManifest::from_json(&stored)
+            .map_err(|error| precondition(format!("the cluster manifest {key} cannot be read: {}", chain(&error))))?;
+        if manifest.cluster_id != *cluster_id || manifest.backup_id != backup_id {
+            return Err(precondition(format!("the cluster manifest {key} is that of another backup")));
+        }
+        Ok(manifest)
+    }
+
+    /// Why a backup that the history knows has no manifest.
+    async fn why_absent(&self, request: &RestoreRequest) -> Result<Option<OperationError>, OperationError> {
+        let selector =
+            HistorySelector { snapshot_id: Some(request.snapshot_id.clone()), ..HistorySelector::default() };
+        let entries = self.list_backups(selector).await?;
+        let entry = entries.into_iter().find(|entry| entry.cluster_id == request.cluster_id);
+        Ok(entry.map(|entry| {
+            precondition(format!(
+                "the backup {} cannot be restored: {}",
+                request.snapshot_id,
+                if entry.message.is_empty() { "it has no manifest in the store".to_owned() } else { entry.message }
+            ))
+        }))
+    }
+}
+
+#[async_trait]
+impl Operations for Service {
+    async fn register_cluster(&self, cassandra_host: &str) -> Result<Cluster, OperationError> {
+        let described = registration::describe(&*self.parts.access, cassandra_host).await?;
+        let _one_at_a_time = self.registering.lock().await;
+        registration::register(&self.parts.catalog, self.parts.epoch, self.parts.clock.now_ms(), &described).await
+    }
+
+    async fn list_clusters(&self, selector: ClusterSelector) -> Result<Vec<Cluster>, OperationError> {
+        let selector = cassy_catalog::ClusterSelector { cluster_id: selector.cluster_id, limit: selector.limit };
+        let rows = self.parts.catalog.clusters(&selector).await;
+        let rows = rows.map_err(|e| database_failed("list the clusters", &e))?;
+        Ok(rows.into_iter().map(registration::cluster).collect())
+    }
+
+    async fn take_backup(&self, request: BackupRequest) -> Result<BackupAnswer, OperationError> {
+        if request.backup_type != BackupType::Node {
+            return Err(unimplemented("only backup type 2 (node snapshot) is served"));
+        }
+        let row = self.cluster(&request.cluster_id).await?;
+        let described = self.ring(&row).await?;
+        let targets = backup_targets(&request.target_ips, &described)?;
+        let now = self.parts.clock.now_ms();
+        let job = BackupJob {
+            backup_id: BackupId::at(now),
+            cluster_id: cluster_id(&request.cluster_id)?,
+            cluster_name: row.cluster_name.clone(),
+            keyspaces: described.keyspaces.clone(),
+            created_at_ms: now,
+            attempt: 1,
+            stage: BackupStage::Prepare,
+            nodes: targets.iter().map(|target| (target.clone(), BackupNode::default())).collect(),
+            commit_failure: None,
+            outcome: None,
+            notes: Vec::new(),
+        };
+        let filing = Filing {
+            kind: JobKind::Backup,
+            operation_type: 2,
+            cluster_id: request.cluster_id.clone(),
+            snapshot_id: job.backup_id.to_string(),
+            created_at_ms: now,
+        };
+        let performer = Arc::new(self.backup_performer(&job)?);
+        let view = self.runner.start(job, filing, performer).await?;
+        let job = answered(view, |job: &BackupJob| job.stage > BackupStage::Snapshot).await?;
+        if let Some(Outcome::Refused(refusals)) = &job.outcome {
+            return Err(refused(refusals));
+        }
+        let registered = self.parts.catalog.cluster_nodes(&request.cluster_id).await.unwrap_or_default();
+        Ok(backup_answer(&job, targets, registration::changes(&row, &registered, &described)))
+    }
+
+    async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<BackupEntry>, OperationError> {
+        let rows = self.parts.catalog.backups(&history_selector(selector)).await;
+        let rows = rows.map_err(|e| database_failed("list the backups", &e))?;
+        let entry = |row: cassy_catalog::HistoryEntry| BackupEntry {
+            cluster_id: row.cluster_id,
+            target_ip: row.target_ip,
+            snapshot_id: row.snapshot_id,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            backup_type: row.operation_type,
+            status: status(row.status),
+            progress: Progress { bytes_done: row.bytes_done, bytes_total: row.bytes_total },
+            message: row.message,
+        };
+        Ok(rows.into_iter().map(entry).collect())
+    }
+
+    async fn restore_backup(&self, request: RestoreRequest) -> Result<RestoreAnswer, OperationError> {
+        if request.restore_type != RestoreType::Node {
+            return Err(unimplemented("only restore type 2 (nodes) is served"));
+        }
+        self.cluster(&request.cluster_id).await?;
+        let cluster_id = cluster_id(&request.cluster_id)?;
+        let manifest = self.backup_manifest(&cluster_id, &request).await?;
+        let nodes = restore_targets(&request.target_ips, &manifest)?;
+        let now = self.parts.clock.now_ms();
+        let targets = nodes.keys().cloned().collect();
+        let job = RestoreJob {
+            job_id: BackupId::at(now).to_string(),
+            backup_id: manifest.backup_id,
+            cluster_id,
+            created_at_ms: now,
+            stage: RestoreStage::Plan,
+            nodes,
+            outcome: None,
+        };
+        let filing = Filing {
+            kind: JobKind::Restore,
+            operation_type: 2,
+            cluster_id: request.cluster_id.clone(),
+            snapshot_id: request.snapshot_id.clone(),
+            created_at_ms: now,
+        };
+        let performer = Arc::new(self.restore_performer(&job));
+        let view = self.runner.start(job, filing, performer).await?;
+        let job = answered(view, |job: &RestoreJob| job.stage > RestoreStage::Plan).await?;
+        if let Some(Outcome::Refused(refusals)) = &job.outcome {
+            return Err(refused(refusals));
+        }
+        Ok(RestoreAnswer {
+            status: Status::Started,
+            cluster_id: request.cluster_id,
+            target_ips: targets,
+            snapshot_id: request.snapshot_id,
+            restore_type: request.restore_type,
+            snapshot_only: request.snapshot_only,
+            message: job.warnings().join("\n"),
+        })
+    }
+
+    async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<RestoreEntry>, OperationError> {
+        let rows = self.parts.catalog.restores(&history_selector(selector)).await;
+        let rows = rows.map_err(|e| database_failed("list the restores", &e))?;
+        let entry = |row: cassy_catalog::HistoryEntry| RestoreEntry {
+            cluster_id: row.cluster_id,
+            target_ip: row.target_ip,
+            snapshot_id: row.snapshot_id,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            restore_type: row.operation_type,
+            status: status(row.status),
+            progress: Progress { bytes_done: row.bytes_done, bytes_total: row.bytes_total },
+            message: row.message,
+        };
+        Ok(rows.into_iter().map(entry).collect())
+    }
+}
+
+/// Waits until the job has an answer for its caller.
+async fn answered<J>(mut view: watch::Receiver<J>, ready: impl Fn(&J) -> bool) -> Result<J, OperationError>
+where
+    J: Clone,
+{
+    let outcome = view.wait_for(|job| ready(job)).await.map(|job| job.clone());
+    outcome.map_err(|_closed| {
+        OperationError::new(OperationErrorKind::Unavailable, "the server is stopping")
+            .hint("the job goes on when it is back: the lists show it")
+    })
+}
+
+/// All that are asked for, or the ring of the moment; every one of them alive.
+fn backup_targets(asked: &[String], described: &NodeDescription) -> Result<Vec<String>, OperationError> {
+    let strangers: Vec<_> = asked.iter().filter(|a| !described.ring.contains_key(*a)).cloned().collect();
+    if !strangers.is_empty() {
+        let message = format!("not in the ring of {:?}: {}", described.cluster_name, strangers.join(", "));
+        let members: Vec<_> = described.ring.keys().cloned().collect();
+        return Err(invalid(message).hint(format!("the ring is {}", members.join(", "))));
+    }
+    let targets: BTreeSet<String> =
+        if asked.is_empty() { described.ring.keys().cloned().collect() } else { asked.iter().cloned().collect() };
+    let absent: Vec<_> = targets.iter().filter(|t| !described.live.contains(t)).cloned().collect();
+    if !absent.is_empty() {
+        let message = format!("not alive: {}", absent.join(", "));
+        return Err(OperationError::new(OperationErrorKind::Unavailable, message)
+            .hint("start these nodes, or name the others in target_ips"));
+    }
+    Ok(targets.into_iter().collect())
+}
+
+/// Checked against the backup, never against the ring: a stopped node cannot be asked.
+fn restore_targets(
+    asked: &[String],
+    manifest: &ClusterManifest,
+) -> Result<BTreeMap<String, RestoreNode>, OperationError> {
+    let asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
+    let wanted = |address: &str| asked.is_empty() || asked.contains(address);
+    let missing: Vec<_> = manifest.missing.iter().filter(|node| wanted(&node.address)).collect();
+    if !missing.is_empty() {
+        let why: Vec<_> = missing.iter().map(|node| format!("{}: {}", node.address, node.reason)).collect();
+        return Err(precondition(format!("the backup {} lacks {}", manifest.backup_id, why.join("; ")))
+            .hint("name the other nodes in target_ips, or choose another backup"));
+    }
+    let nodes: BTreeMap<_, _> = manifest
+        .nodes
+        .iter()
+        .filter(|node| wanted(&node.address))
+        .map(|node| {
+            let parent = ParentManifest {
+                key: node.key.clone(),
+                backup_id: manifest.backup_id,
+                blake3: node.blake3.clone(),
+            };
+            let node_part =
+                RestoreNode { host_id: node.host_id, manifest: parent, plan: None, restored: None, failure: None };
+            (node.address.clone(), node_part)
+        })
+        .collect();
+    let strangers: Vec<_> = asked.into_iter().filter(|a| !nodes.contains_key(*a)).collect();
+    if !strangers.is_empty() {
+        let message = format!("not part of the backup {}: {}", manifest.backup_id, strangers.join(", "));
+        let members: Vec<_> = manifest.nodes.iter().map(|n| n.address.clone()).collect();
+        return Err(invalid(message).hint(format!("it holds {}", members.join(", "))));
+    }
+    Ok(nodes)
+}
+
+fn backup_answer(job: &BackupJob, target_ips: Vec<String>, mut notes: Vec<String>) -> BackupAnswer {
+    let all_failed = job.alive().next().is_none();
+    let failures = job.nodes.iter().filter_map(|(target, node)| {
+        let failure = node.failure.as_ref()?;
+        Some(format!("{target}: {}", failure.text()))
+    });
+    notes.extend(failures);
+    BackupAnswer {
+        status: if all_failed { Status::Failed } else { Status::Started },
+        cluster_id: job.cluster_id.to_string(),
+        target_ips,
+        snapshot_id: job.backup_id.to_string(),
+        created_at: job.created_at_ms,
+        backup_type: BackupType::Node,
+        message: notes.join("\n"),
+    }
+}
+
+fn history_selector(selector: HistorySelector) -> cassy_catalog::HistorySelector {
+    cassy_catalog::HistorySelector {
+        cluster_id: selector.cluster_id,
+        target_ip: selector.target_ip,
+        snapshot_id: selector.snapshot_id,
+        limit: selector.limit,
+    }
+}
+
+fn status(number: u8) -> Status {
+    match number {
+        1 => Status::Initialized,
+        2 => Status::Started,
+        3 => Status::Completed,
+        4 => Status::Failed,
+        _ => Status::Unknown,
+    }
+}
+
+/// Everything that was found, one line each.
+fn refused(refusals: &[Refusal]) -> OperationError {
+    let unavailable = refusals.iter().all(|refusal| refusal.unavailable);
+    let kind =
+        if unavailable { OperationErrorKind::Unavailable } else { OperationErrorKind::FailedPrecondition };
+    let lines: Vec<_> = refusals
+        .iter()
+        .map(|refusal| match &refusal.target {
+            Some(target) if !refusal.message.starts_with(target.as_str()) => {
+                format!("{target}: {}", refusal.message)
+            }
+            _ => refusal.message.clone(),
+        })
+        .collect();
+    let hints: BTreeSet<_> = refusals.iter().filter_map(|refusal| refusal.hint.clone()).collect();
+    OperationError { kind, message: lines.join("\n"), hints: hints.into_iter().collect() }
+}
+
+fn keys(cluster_id: &ClusterId) -> Result<Keys, OperationError> {
+    Keys::new(cluster_id.clone()).map_err(|error| precondition(chain(&error)))
+}
+
+fn cluster_id(text: &str) -> Result<ClusterId, OperationError> {
+    text.parse().map_err(|_invalid| invalid(UNKNOWN_CLUSTER))
+}
+
+fn invalid(message: impl Into<String>) -> OperationError {
+    OperationError::new(OperationErrorKind::InvalidArgument, message)
+}
+
+fn precondition(message: impl Into<String>) -> OperationError {
+    OperationError::new(OperationErrorKind::FailedPrecondition, message)
+}
+
+fn unimplemented(message: &str) -> OperationError {
+    OperationError::new(OperationErrorKind::Unimplemented, message)
+}
+
+fn store_failed(what: &str, error: &StoreError) -> OperationError {
+    let kind = match error.class() {
+        cassy_store::Class::Transient => OperationErrorKind::Unavailable,
+        _ => OperationErrorKind::FailedPrecondition,
+    };
+    let message = format!("cannot {what}: {}", chain(error));
+    OperationError { kind, message, hints: error.hint().into_iter().collect() }
+}

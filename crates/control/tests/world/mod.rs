@@ -1,0 +1,324 @@
+//! A fake ring for tests of the control plane: one node that answers as it is told. The database and the store
+//! are real.
+
+use std::collections::BTreeMap;
+use std::panic::panic_any;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cassy_agent_protocol::{
+    NodeFacts, Progress, Reply, Request, RestorePlan, RestoreSummary, ServerHello, StoreGrant, UploadRequest,
+    UploadSummary,
+};
+use cassy_backup_format::{ConfigurationFacts, Header, HostId, Keys, ManifestWriter};
+use cassy_catalog::{Catalog, Lease, MetadataUrl, SERVER_LEASE};
+use cassy_control::nodes::{
+    Agent, Cassandra, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
+};
+use cassy_control::{
+    BackupRequest, BackupType, HistorySelector, Operations, RestoreRequest, RestoreType, Service, ServiceParts,
+    SystemClock,
+};
+use cassy_store::{Store, StoreAccess};
+use tokio::sync::Notify;
+
+pub(crate) const NODE: &str = "127.0.0.1";
+
+/// What the fake does when a step is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Action {
+    Fail(NodeErrorKind),
+    Panic,
+    /// Never answers; [`Ring::reached`] tells that it was reached.
+    Hang,
+}
+
+/// The fake node: steps are named by the request or the call.
+#[derive(Default)]
+pub(crate) struct Ring {
+    pub(crate) actions: Mutex<BTreeMap<String, Action>>,
+    pub(crate) log: Mutex<Vec<String>>,
+    pub(crate) snapshots: Mutex<BTreeMap<String, Vec<String>>>,
+    pub(crate) broken: Mutex<Vec<String>>,
+    pub(crate) findings: Mutex<Vec<String>>,
+    pub(crate) down: Mutex<Vec<String>>,
+    pub(crate) reached: Notify,
+    pub(crate) store: Mutex<Option<Arc<dyn Store>>>,
+}
+
+impl Ring {
+    pub(crate) fn on(&self, step: &str, action: Action) {
+        self.actions.lock().unwrap().insert(step.to_owned(), action);
+    }
+
+    pub(crate) fn heal(&self) {
+        self.actions.lock().unwrap().clear();
+    }
+
+    async fn step(&self, step: &str) -> Result<(), NodeError> {
+        self.log.lock().unwrap().push(step.to_owned());
+        let action = self.actions.lock().unwrap().get(step).cloned();
+        match action {
+            None => Ok(()),
+            Some(Action::Fail(kind)) => Err(NodeError::new(kind, format!("{NODE}: {step} was made to fail"))),
+            Some(Action::Panic) => panic_any(format!("{step} was made to panic")),
+            Some(Action::Hang) => {
+                self.reached.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeAccess(pub(crate) Arc<Ring>);
+
+struct FakeAgent(Arc<Ring>);
+
+struct FakeCassandra(Arc<Ring>);
+
+pub(crate) fn host_id() -> HostId {
+    "6a5c7f0e-0000-4000-8000-000000000001".parse().unwrap()
+}
+
+#[async_trait]
+impl NodeAccess for FakeAccess {
+    async fn agent(&self, _address: &str, _hello: ServerHello) -> Result<Box<dyn Agent>, NodeError> {
+        self.0.step("agent").await?;
+        Ok(Box::new(FakeAgent(Arc::clone(&self.0))))
+    }
+
+    async fn cassandra(&self, _address: &str) -> Result<Box<dyn Cassandra>, NodeError> {
+        self.0.step("connect").await?;
+        Ok(Box::new(FakeCassandra(Arc::clone(&self.0))))
+    }
+}
+
+#[async_trait]
+impl Agent for FakeAgent {
+    async fn request(&self, request: Request, progress: OnProgress) -> Result<Reply, NodeError> {
+        let json = serde_json::to_value(&request).unwrap();
+        self.0.step(json["request"].as_str().unwrap()).await?;
+        Ok(match request {
+            Request::Inspect(_) => Reply::Inspected(Box::new(NodeFacts {
+                pid: Some(1),
+                configuration: configuration(),
+                free_bytes: vec![1 << 40],
+            })),
+            Request::ListSuperseded(_) => Reply::Superseded { files: 0 },
+            Request::CheckSnapshot(_) => {
+                Reply::SnapshotChecked { broken: self.0.broken.lock().unwrap().clone() }
+            }
+            Request::Upload(upload) => {
+                progress(Progress { bytes_done: 7, bytes_total: 7, files_done: 1, files_total: 1 });
+                Reply::Uploaded(self.upload(&upload).await)
+            }
+            Request::ClearSuperseded | Request::SweepSnapshots(_) => Reply::Cleared { files: 0 },
+            Request::PlanRestore(_) => Reply::Planned(RestorePlan {
+                findings: self.0.findings.lock().unwrap().clone(),
+                data_directories: vec!["/data".to_owned()],
+                ..RestorePlan::default()
+            }),
+            Request::Restore(_) => Reply::Restored(RestoreSummary {
+                notes: vec!["start Cassandra".to_owned()],
+                ..RestoreSummary::default()
+            }),
+            Request::Lock(_) | Request::CheckStore(_) => Reply::Done,
+        })
+    }
+
+    async fn cancel(&self) {}
+
+    async fn close(&self) {}
+}
+
+impl FakeAgent {
+    /// The manifest of an empty node.
+    async fn upload(&self, request: &UploadRequest) -> UploadSummary {
+        let store = self.0.store.lock().unwrap().clone().unwrap();
+        let keys = Keys::new(request.cluster_id.clone()).unwrap();
+        let key = keys.node_manifest(&request.host_id, &request.backup_id);
+        let body = bytes::Bytes::from(empty_manifest(request));
+        let blake3 = blake3::hash(&body).to_hex().to_string();
+        let size = body.len() as u64;
+        let _taken_by_an_earlier_try = store.put(&key, body).await;
+        UploadSummary {
+            manifest: key,
+            blake3,
+            size,
+            sstables: 0,
+            files: 0,
+            bytes: 0,
+            sent_bytes: 7,
+            tables: Vec::new(),
+            corrupt: Vec::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl Cassandra for FakeCassandra {
+    async fn describe(&mut self) -> Result<NodeDescription, NodeError> {
+        self.0.step("describe").await?;
+        Ok(NodeDescription {
+            cluster_name: "ring/<b>".to_owned(),
+            release_version: "5.0.9".to_owned(),
+            partitioner: "org.apache.cassandra.dht.Murmur3Partitioner".to_owned(),
+            operation_mode: "NORMAL".to_owned(),
+            host_id: host_id(),
+            ring: BTreeMap::from([(NODE.to_owned(), host_id())]),
+            live: vec![NODE.to_owned()],
+            unreachable: self.0.down.lock().unwrap().clone(),
+            joining: Vec::new(),
+            leaving: Vec::new(),
+            moving: Vec::new(),
+            keyspaces: vec!["ks".to_owned()],
+            data_directories: vec!["/data".to_owned()],
+            tokens: vec!["0".to_owned()],
+            datacenter: "dc1".to_owned(),
+            rack: "rack1".to_owned(),
+        })
+    }
+
+    async fn tables(&mut self) -> Result<Vec<(String, String)>, NodeError> {
+        Ok(vec![("ks".to_owned(), "t".to_owned())])
+    }
+
+    async fn snapshots(&mut self) -> Result<BTreeMap<String, Vec<String>>, NodeError> {
+        Ok(self.0.snapshots.lock().unwrap().clone())
+    }
+
+    async fn flush(&mut self, keyspaces: &[String]) -> Result<(), NodeError> {
+        assert!(!keyspaces.is_empty());
+        self.0.step("flush").await
+    }
+
+    async fn take_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
+        self.0.snapshots.lock().unwrap().insert(tag.to_owned(), keyspaces.to_vec());
+        self.0.step("take_snapshot").await
+    }
+
+    async fn clear_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
+        assert!(!tag.is_empty() && !keyspaces.is_empty());
+        self.0.step("clear_snapshot").await?;
+        self.0.snapshots.lock().unwrap().remove(tag);
+        Ok(())
+    }
+}
+
+fn configuration() -> ConfigurationFacts {
+    serde_json::from_value(serde_json::json!({
+        "data_directories": ["/data"], "directory_mode": 0o755, "file_mode": 0o644
+    }))
+    .unwrap()
+}
+
+fn empty_manifest(request: &UploadRequest) -> Vec<u8> {
+    let header = Header {
+        format: 1,
+        least_reader: 1,
+        cluster_id: request.cluster_id.clone(),
+        cluster_name: request.cluster_name.clone(),
+        host_id: request.host_id,
+        address: request.address.clone(),
+        tokens: request.tokens.clone(),
+        datacenter: request.datacenter.clone(),
+        rack: request.rack.clone(),
+        cassandra_version: request.cassandra_version.clone(),
+        partitioner: request.partitioner.clone(),
+        backup_id: request.backup_id,
+        kind: request.kind,
+        created_at_ms: request.created_at_ms,
+        parent: None,
+        configuration: request.configuration.clone(),
+        tables: Vec::new(),
+        schema: Vec::new(),
+    };
+    ManifestWriter::new(Vec::new(), &header).unwrap().finish().unwrap().0
+}
+
+/// A server's control plane on a directory; another one on the same directory is the server restarted.
+pub(crate) struct Server {
+    pub(crate) service: Arc<Service>,
+    pub(crate) catalog: Catalog,
+    pub(crate) lease: Lease,
+}
+
+impl Server {
+    pub(crate) async fn start(directory: &Path, ring: &Arc<Ring>) -> Self {
+        let url: MetadataUrl =
+            format!("jdbc:sqlite:{}", directory.join("cassy.db").display()).parse().unwrap();
+        let catalog = Catalog::open(&url).await.unwrap();
+        let holder = format!("test-{:?}", std::time::Instant::now());
+        let ttl = Duration::from_secs(3600);
+        let lease = catalog.take_lease(SERVER_LEASE, &holder, ttl, |_| true).await.unwrap();
+        let root = directory.join("store");
+        std::fs::create_dir_all(&root).unwrap();
+        let location = format!("file://{}", root.display());
+        let store = cassy_store::open(&StoreAccess { location: location.clone() }).unwrap();
+        *ring.store.lock().unwrap() = Some(Arc::clone(&store));
+        let parts = ServiceParts {
+            catalog: catalog.clone(),
+            epoch: lease.epoch,
+            store: Arc::clone(&store),
+            grant: StoreGrant { location },
+            access: Arc::new(FakeAccess(Arc::clone(ring))),
+            clock: Arc::new(SystemClock),
+            cassandra_yaml: None,
+        };
+        Self { service: Service::start(parts).await.unwrap(), catalog, lease }
+    }
+
+    pub(crate) async fn register(&self) -> String {
+        self.service.register_cluster(NODE).await.unwrap().cluster_id
+    }
+
+    /// The history once no entry is under way.
+    pub(crate) async fn settled(&self, cluster_id: &str) -> Vec<(cassy_control::Status, String)> {
+        let limit = Duration::from_secs(60);
+        let mut last = Vec::new();
+        let settled = async {
+            while last.is_empty() || last.iter().any(|(status, _)| (*status as u8) < 3) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                let selector =
+                    HistorySelector { cluster_id: Some(cluster_id.to_owned()), ..HistorySelector::default() };
+                let entries = self.service.list_backups(selector).await.unwrap();
+                last = entries.into_iter().map(|e| (e.status, e.message)).collect();
+            }
+        };
+        let ended = tokio::time::timeout(limit, settled).await.is_ok();
+        assert!(ended, "the jobs did not end; the last state was {last:?}");
+        last
+    }
+
+    /// Waits until no job is unfinished.
+    pub(crate) async fn idle(&self) {
+        let idle = async {
+            while !self.catalog.unfinished_jobs().await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), idle).await.expect("the jobs end");
+    }
+}
+
+pub(crate) fn backup(cluster_id: &str) -> BackupRequest {
+    BackupRequest {
+        cluster_id: cluster_id.to_owned(),
+        target_ips: Vec::new(),
+        snapshot_id: None,
+        backup_type: BackupType::Node,
+    }
+}
+
+pub(crate) fn restore(cluster_id: &str, snapshot_id: &str) -> RestoreRequest {
+    RestoreRequest {
+        cluster_id: cluster_id.to_owned(),
+        target_ips: Vec::new(),
+        snapshot_id: snapshot_id.to_owned(),
+        restore_type: RestoreType::Node,
+        snapshot_only: false,
+    }
+}

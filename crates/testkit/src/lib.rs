@@ -1,0 +1,29 @@
+//! Real Cassandra, sshd and Cassy servers on loopback, for tests and for the quickstart.
+//!
+//! Nothing of it is part of the product, and no crate of the product depends on it but for tests. What is started
+//! here binds 127.0.0.1 only, lives below one directory, and ends with the process that started it.
+
+mod cassandra;
+mod cassandra_files;
+mod cassy_server;
+pub mod cql;
+pub mod dataset;
+mod failure;
+pub mod oracle;
+mod port;
+mod process;
+mod runtime;
+mod sshd;
+mod wait;
+mod world;
+
+pub use cassandra::{Cassandra, CassandraBuilder};
+pub use cassy_server::{CassyServer, Client, ServerSettings};
+pub use cql::Cql;
+pub use failure::{Doing, Failure};
+pub use port::Port;
+pub use process::{Launch, Lifetime, Process, ProcessId};
+pub use runtime::{CASSANDRA_VERSION, Runtime};
+pub use sshd::Sshd;
+pub use wait::{Probe, wait_for};
+pub use world::{World, WorldBuilder};

@@ -1,0 +1,278 @@
+//! One of each: a node, an sshd, a server with SQLite and a store in a directory, all below one directory.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cassy_api::proto::{
+    BackupListingRequest, BackupRequest, ClusterRegistrationRequest, OperationStatus, RestoreRequest,
+    RestoreStatusListingRequest,
+};
+use tempfile::TempDir;
+
+use crate::{
+    Cassandra, CassandraBuilder, CassyServer, Cql, Doing, Failure, Lifetime, Probe, ProcessId, Runtime,
+    ServerSettings, Sshd, wait_for,
+};
+
+const JOB_LIMIT: Duration = Duration::from_secs(600);
+const NODE_BACKUP: u32 = 2;
+const NODE_RESTORE: u32 = 2;
+
+/// How the world is to be made.
+#[derive(Debug)]
+pub struct WorldBuilder {
+    directory: TempDir,
+    node: CassandraBuilder,
+    properties: BTreeMap<String, String>,
+    lifetime: Lifetime,
+}
+
+impl WorldBuilder {
+    /// Changes how the node is made.
+    #[must_use]
+    pub fn node(mut self, change: impl FnOnce(CassandraBuilder) -> CassandraBuilder) -> Self {
+        self.node = change(self.node);
+        self
+    }
+
+    /// Sets a property of the server, named without the common prefix, over the kit's own.
+    #[must_use]
+    pub fn property(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.properties.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Who ends all of it.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = lifetime;
+        self.node = self.node.lifetime(lifetime);
+        self
+    }
+
+    /// The directory below which all of it will live.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts the node, the sshd and the server.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn start(self) -> Result<World, Failure> {
+        let root = self.directory.path();
+        let mut node = self.node.build()?;
+        let ssh = Sshd::start_with(root.join("sshd"), "", self.lifetime);
+        let (node_started, sshd) = tokio::join!(node.start(), ssh);
+        node_started?;
+        let sshd = sshd?;
+        let settings = server_settings(root, &node, &sshd, self.lifetime, self.properties)?;
+        let server = CassyServer::start(settings).await?;
+        Ok(World { server, sshd, node, directory: self.directory })
+    }
+}
+
+fn server_settings(
+    root: &Path,
+    node: &Cassandra,
+    sshd: &Sshd,
+    lifetime: Lifetime,
+    properties: BTreeMap<String, String>,
+) -> Result<ServerSettings, Failure> {
+    let store = root.join("store");
+    std::fs::create_dir_all(&store).doing(|| format!("make {}", store.display()))?;
+    let mut settings = ServerSettings::new(root.join("server"));
+    settings.lifetime = lifetime;
+    settings.set("listen_address", "127.0.0.1");
+    settings.set("jmx_port", node.jmx_port().to_string());
+    settings.set("ssh_user", sshd.user());
+    settings.set("ssh_port", sshd.port().to_string());
+    settings.set("ssh_private_key_path", sshd.client_key().display().to_string());
+    settings.set("ssh_known_hosts_path", sshd.known_hosts().display().to_string());
+    settings.set("slave_command_path", root.join("agent").display().to_string());
+    settings.set("storage_base_uri", format!("file://{}", store.display()));
+    settings.properties.extend(properties);
+    Ok(settings)
+}
+
+/// A whole installation on loopback. Its parts are public: tests stop, damage and restart them.
+#[derive(Debug)]
+pub struct World {
+    /// The server.
+    pub server: CassyServer,
+    /// The node's sshd.
+    pub sshd: Sshd,
+    /// The node.
+    pub node: Cassandra,
+    /// Last, so that it is removed after all that runs in it has ended.
+    directory: TempDir,
+}
+
+impl World {
+    /// A world in a directory that is removed with it.
+    ///
+    /// # Errors
+    /// When there is no room for temporary files.
+    pub fn builder(runtime: &Runtime) -> Result<WorldBuilder, Failure> {
+        Self::builder_in(
+            runtime,
+            tempfile::Builder::new().prefix("cassy-test-").tempdir().doing(|| "make a directory")?,
+        )
+    }
+
+    /// A world in this directory.
+    ///
+    /// # Errors
+    /// When the directory has no absolute path.
+    pub fn builder_in(runtime: &Runtime, directory: TempDir) -> Result<WorldBuilder, Failure> {
+        let root = directory.path().canonicalize().doing(|| "make the directory's path absolute")?;
+        let node = Cassandra::builder(runtime, root.join("node"));
+        Ok(WorldBuilder { directory, node, properties: BTreeMap::new(), lifetime: Lifetime::Owned })
+    }
+
+    /// The directory below which all of it lives.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where the backups go.
+    pub fn store(&self) -> PathBuf {
+        self.path().join("store")
+    }
+
+    /// The processes that run now.
+    pub fn processes(&self) -> Vec<ProcessId> {
+        let running = [Some(self.server.process()), Some(self.sshd.process()), self.node.process()];
+        running.into_iter().flatten().filter_map(|process| ProcessId::of(process.pid())).collect()
+    }
+
+    /// Gives all of it up: it runs on, in a directory that stays. Needs [`Lifetime::Detachable`].
+    pub fn leave_running(mut self) -> PathBuf {
+        self.server.leave_running();
+        self.sshd.leave_running();
+        self.node.leave_running();
+        self.directory.keep()
+    }
+
+    /// A CQL session with the node.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn cql(&self) -> Result<Cql, Failure> {
+        Cql::connect(&self.node).await
+    }
+
+    /// Registers the cluster and answers its id.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn register(&self) -> Result<String, Failure> {
+        let request = ClusterRegistrationRequest { cassandra_host: "127.0.0.1".to_owned() };
+        let answer = self.server.client()?.register_cluster(request).await.doing(|| "RegisterCluster")?;
+        Ok(answer.into_inner().cluster_id)
+    }
+
+    /// Begins a backup of type 2 and answers its snapshot id.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn begin_backup(&self, cluster_id: &str) -> Result<String, Failure> {
+        let request = BackupRequest {
+            cluster_id: cluster_id.to_owned(),
+            backup_type: NODE_BACKUP,
+            ..BackupRequest::default()
+        };
+        let answer = self.server.client()?.take_backup(request).await.doing(|| "TakeBackup")?;
+        Ok(answer.into_inner().snapshot_id)
+    }
+
+    /// Takes a backup of type 2, waits until it is complete, and answers its snapshot id.
+    ///
+    /// # Errors
+    /// When the server refuses, or the backup fails.
+    pub async fn back_up(&self, cluster_id: &str) -> Result<String, Failure> {
+        let snapshot_id = self.begin_backup(cluster_id).await?;
+        completed("the backup", self.backup_outcome(&snapshot_id).await?)?;
+        Ok(snapshot_id)
+    }
+
+    /// Begins a restore of type 2.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn begin_restore(&self, cluster_id: &str, snapshot_id: &str) -> Result<(), Failure> {
+        let request = RestoreRequest {
+            cluster_id: cluster_id.to_owned(),
+            snapshot_id: snapshot_id.to_owned(),
+            restore_type: NODE_RESTORE,
+            ..RestoreRequest::default()
+        };
+        self.server.client()?.restore_backup(request).await.doing(|| "RestoreBackup")?;
+        Ok(())
+    }
+
+    /// Restores a backup and waits until that is complete.
+    ///
+    /// # Errors
+    /// When the server refuses, or the restore fails.
+    pub async fn restore(&self, cluster_id: &str, snapshot_id: &str) -> Result<(), Failure> {
+        self.begin_restore(cluster_id, snapshot_id).await?;
+        completed("the restore", self.restore_outcome(snapshot_id).await?)
+    }
+
+    /// Waits until the newest backup under this id has ended, also over restarts of the server; answers how, and the
+    /// message.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn backup_outcome(&self, snapshot_id: &str) -> Result<(OperationStatus, String), Failure> {
+        let request =
+            BackupListingRequest { snapshot_id: snapshot_id.to_owned(), ..BackupListingRequest::default() };
+        let mut client = self.server.client()?;
+        wait_for("the backup ends", JOB_LIMIT, async || {
+            let entries = match client.list_backups(request.clone()).await {
+                Ok(answer) => answer.into_inner().entries,
+                Err(status) => return Probe::NotYet(status.to_string()),
+            };
+            let newest = entries.first().map(|entry| (entry.status(), entry.message.clone()));
+            outcome(newest, format!("{entries:?}"))
+        })
+        .await
+    }
+
+    /// The same for the newest restore of this backup.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn restore_outcome(&self, snapshot_id: &str) -> Result<(OperationStatus, String), Failure> {
+        let request = RestoreStatusListingRequest {
+            snapshot_id: snapshot_id.to_owned(),
+            ..RestoreStatusListingRequest::default()
+        };
+        let mut client = self.server.client()?;
+        wait_for("the restore ends", JOB_LIMIT, async || {
+            let entries = match client.list_restore_statuses(request.clone()).await {
+                Ok(answer) => answer.into_inner().entries,
+                Err(status) => return Probe::NotYet(status.to_string()),
+            };
+            let newest = entries.first().map(|entry| (entry.status(), entry.message.clone()));
+            outcome(newest, format!("{entries:?}"))
+        })
+        .await
+    }
+}
+
+fn outcome(newest: Option<(OperationStatus, String)>, state: String) -> Probe<(OperationStatus, String)> {
+    match newest {
+        Some(ended @ (OperationStatus::Completed | OperationStatus::Failed, _)) => Probe::Ready(ended),
+        _ => Probe::NotYet(state),
+    }
+}
+
+fn completed(what: &str, (status, message): (OperationStatus, String)) -> Result<(), Failure> {
+    if status == OperationStatus::Completed {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{what} ended as {}: {message}", status.as_str_name())))
+}

@@ -403,7 +403,7 @@ async fn lies_are_refused() {
     );
     refused("LiveNodes", Answer::Text("10.0.0.1"), async |node| node.live_nodes().await).await;
     refused("LiveNodes", Answer::Null, async |node| node.live_nodes().await).await;
-    for directory in ["/", "data", "/data/../etc", "/data\n", ""] {
+    for directory in ["/", "data", "/data/../..", "/data\n", ""] {
         refused("AllDataFileLocations", texts(&[directory]), async |node| node.data_file_locations().await)
             .await;
     }

@@ -54,6 +54,11 @@ impl Link {
         self.progress.subscribe()
     }
 
+    /// All bytes of the request that has ended are dealt with.
+    pub(crate) fn completed(&self, bytes: u64) {
+        self.progress.send_modify(|now| (now.bytes_done, now.bytes_total) = (bytes, bytes));
+    }
+
     /// A session with the node's Cassandra.
     pub(crate) async fn cassandra(&self) -> Result<Box<dyn Cassandra>, NodeError> {
         self.access.cassandra(&self.address).await

@@ -14,33 +14,44 @@ const PERIOD: Duration = Duration::from_secs(1);
 type Key = (String, String);
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct ProgressBoard {
+    catalog: Catalog,
+    epoch: i64,
     watched: Mutex<HashMap<Key, watch::Receiver<Progress>>>,
 }
 
 impl ProgressBoard {
+    pub(crate) fn new(catalog: Catalog, epoch: i64) -> Self {
+        Self { catalog, epoch, watched: Mutex::default() }
+    }
+
     pub(crate) fn watch(&self, job_id: &str, target: &str, progress: watch::Receiver<Progress>) {
         self.lock().insert((job_id.to_owned(), target.to_owned()), progress);
     }
 
-    pub(crate) fn forget(&self, job_id: &str) {
+    /// Writes what is not written yet, and forgets the job.
+    pub(crate) async fn forget(&self, job_id: &str) {
+        self.save().await;
         self.lock().retain(|(job, _), _| job != job_id);
     }
 
     /// Runs until it is dropped.
-    pub(crate) async fn run(self: Arc<Self>, catalog: Catalog, epoch: i64) {
+    pub(crate) async fn run(self: Arc<Self>) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let changed = self.changed();
-            if changed.is_empty() {
-                continue;
-            }
-            if let Err(error) = catalog.save_progress(epoch, &changed).await {
-                tracing::debug!(error = %error, "progress was not saved");
-            }
+            self.save().await;
+        }
+    }
+
+    async fn save(&self) {
+        let changed = self.changed();
+        if changed.is_empty() {
+            return;
+        }
+        if let Err(error) = self.catalog.save_progress(self.epoch, &changed).await {
+            tracing::debug!(error = %error, "progress was not saved");
         }
     }
 

@@ -62,8 +62,8 @@ impl Service {
     /// Starts the runner and takes up the jobs that an earlier server left unfinished.
     pub async fn start(parts: ServiceParts) -> Result<Arc<Self>, OperationError> {
         let runner = Arc::new(Runner::new(parts.catalog.clone(), parts.epoch, Arc::clone(&parts.clock)));
-        let progress = Arc::new(ProgressBoard::default());
-        let board = Arc::clone(&progress).run(parts.catalog.clone(), parts.epoch);
+        let progress = Arc::new(ProgressBoard::new(parts.catalog.clone(), parts.epoch));
+        let board = Arc::clone(&progress).run();
         let service = Self { runner, progress, registering: tokio::sync::Mutex::default(), progress_task: tokio::spawn(board), parts };
         service.resume_jobs().await?;
         Ok(Arc::new(service))

@@ -36,10 +36,14 @@ pub type Fingerprints = BTreeMap<String, Fingerprint>;
 pub async fn write(node: &Cassandra, cql: &Cql) -> Result<(), Failure> {
     cql.execute_all(&schema()).await?;
     cql.execute_all(&first_round()).await?;
-    node.flush(&[]).await?;
+    flush(node).await?;
     cql.execute_all(&second_round()).await?;
-    node.flush(&[]).await?;
+    flush(node).await?;
     cql.execute_all(&third_round()).await
+}
+
+async fn flush(node: &Cassandra) -> Result<(), Failure> {
+    node.flush(&KEYSPACES.map(|name| name.trim_matches('"'))).await
 }
 
 /// Reads all tables.

@@ -26,7 +26,9 @@ impl Accounts {
 
     /// The name of a number, else the number.
     pub(crate) fn name(&self, number: u32) -> String {
-        self.lines().find(|(_, id)| *id == number).map_or_else(|| number.to_string(), |(name, _)| name.to_owned())
+        self.lines()
+            .find(|(_, id)| *id == number)
+            .map_or_else(|| number.to_string(), |(name, _)| name.to_owned())
     }
 
     /// The number of a name, or of a number in digits.
@@ -50,10 +52,14 @@ mod tests {
     #[test]
     fn names_and_numbers_are_found_both_ways() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(&file, "root:x:0:0:root:/root:/bin/sh\nbroken\ncassandra:x:117:124::/:/bin/false\n").unwrap();
+        std::fs::write(&file, "root:x:0:0:root:/root:/bin/sh\nbroken\ncassandra:x:117:124::/:/bin/false\n")
+            .unwrap();
         let accounts = Accounts::read(file.path());
         assert_eq!((accounts.name(117), accounts.name(5)), ("cassandra".to_owned(), "5".to_owned()));
-        assert_eq!((accounts.number("cassandra"), accounts.number("7"), accounts.number("x")), (Some(117), Some(7), None));
+        assert_eq!(
+            (accounts.number("cassandra"), accounts.number("7"), accounts.number("x")),
+            (Some(117), Some(7), None)
+        );
         assert_eq!(Accounts::read(Path::new("/nonexistent")).name(0), "0");
     }
 }

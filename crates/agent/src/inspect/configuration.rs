@@ -97,13 +97,14 @@ impl Configuration {
                 Some(path) => defaults.resolve(path),
                 None => defaults.storage(name),
             };
-            path.map(display)
+            path.as_deref().map(display)
         };
         ConfigurationFacts {
-            data_directories: self.data_directories(defaults).into_iter().map(display).collect(),
+            data_directories: self.data_directories(defaults).iter().map(|path| display(path)).collect(),
             local_system_data_directory: yaml
                 .text("local_system_data_file_directory")
                 .and_then(|path| defaults.resolve(path))
+                .as_deref()
                 .map(display),
             commitlog_directory: directory("commitlog_directory", "commitlog"),
             hints_directory: directory("hints_directory", "hints"),
@@ -233,10 +234,10 @@ fn read_text(path: &Path) -> Result<String, ConfigurationError> {
     if bytes.len() as u64 > yaml::LIMIT_BYTES {
         return Err(ConfigurationError::TooLarge { path: path.to_owned() });
     }
-    String::from_utf8(bytes).map_err(|_: std::string::FromUtf8Error| ConfigurationError::NotText { path: path.to_owned() })
+    String::from_utf8(bytes).ok().ok_or_else(|| ConfigurationError::NotText { path: path.to_owned() })
 }
 
-fn display(path: PathBuf) -> String {
+fn display(path: &Path) -> String {
     path.components().collect::<PathBuf>().to_string_lossy().into_owned()
 }
 
@@ -255,7 +256,8 @@ mod tests {
     #[test]
     fn absent_directories_come_from_what_was_recorded_else_from_the_packages() {
         let recorded = ConfigurationFacts { hints_directory: Some("/h".to_owned()), ..Default::default() };
-        let (_etc, configuration) = configuration("cluster_name: c\ndata_file_directories: [/a, /b/]\ncdc_enabled: true\n");
+        let (_etc, configuration) =
+            configuration("cluster_name: c\ndata_file_directories: [/a, /b/]\ncdc_enabled: true\n");
         let facts = configuration.facts(&Recorded(&recorded));
         assert_eq!(facts.data_directories, ["/a", "/b"]);
         assert_eq!(facts.hints_directory.as_deref(), Some("/h"));

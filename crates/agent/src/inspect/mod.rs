@@ -90,7 +90,8 @@ impl IntoAgentError for InspectError {
 pub(crate) fn inspect(machine: &Machine, request: &InspectRequest) -> Result<NodeFacts, InspectError> {
     let directories = &request.data_directories;
     let mut tried = Vec::new();
-    let found = running(machine, directories, &mut tried)?.or_else(|| packaged(machine, directories, &mut tried));
+    let found =
+        running(machine, directories, &mut tried)?.or_else(|| packaged(machine, directories, &mut tried));
     let Some((pid, mut configuration)) = found else {
         return Err(InspectError::NotFound { directories: directories.clone(), tried });
     };
@@ -112,7 +113,11 @@ fn failed(directory: &str) -> impl FnOnce(std::io::Error) -> InspectError {
 
 type Found = Option<(Option<u32>, ConfigurationFacts)>;
 
-fn running(machine: &Machine, directories: &[String], tried: &mut Vec<String>) -> Result<Found, InspectError> {
+fn running(
+    machine: &Machine,
+    directories: &[String],
+    tried: &mut Vec<String>,
+) -> Result<Found, InspectError> {
     let daemons = process::daemons(&machine.proc_root).map_err(InspectError::Processes)?;
     for daemon in daemons.iter().filter(|daemon| daemon.same_network) {
         match daemon_configuration(machine, daemon) {
@@ -122,7 +127,11 @@ fn running(machine: &Machine, directories: &[String], tried: &mut Vec<String>) -
                     return Ok(Some((Some(daemon.pid), facts)));
                 }
                 let path = configuration.path.display();
-                tried.push(format!("process {} with {path}, which has {}", daemon.pid, facts.data_directories.join(", ")));
+                tried.push(format!(
+                    "process {} with {path}, which has {}",
+                    daemon.pid,
+                    facts.data_directories.join(", ")
+                ));
             }
             Err(reason) => tried.push(format!("process {}: {reason}", daemon.pid)),
         }
@@ -225,7 +234,11 @@ mod tests {
             fs::write(&sample, "x").unwrap();
             fs::set_permissions(&sample, fs::Permissions::from_mode(0o640)).unwrap();
             fs::set_permissions(root.path().join("data/system"), fs::Permissions::from_mode(0o751)).unwrap();
-            let machine = Machine { proc_root, packaged_yaml: vec![root.path().join("packaged.yaml")], ..Machine::default() };
+            let machine = Machine {
+                proc_root,
+                packaged_yaml: vec![root.path().join("packaged.yaml")],
+                ..Machine::default()
+            };
             Self { root, machine }
         }
 
@@ -239,8 +252,12 @@ mod tests {
             symlink(network, process.join("ns/net")).unwrap();
             let path = self.path(&format!("{pid}.yaml"));
             fs::write(&path, yaml).unwrap();
-            let arguments = ["java", &format!("-Dcassandra.config=file://{path}"),
-                &format!("-Dcassandra.storagedir={}", self.path("")), "org.apache.cassandra.service.CassandraDaemon"];
+            let arguments = [
+                "java",
+                &format!("-Dcassandra.config=file://{path}"),
+                &format!("-Dcassandra.storagedir={}", self.path("")),
+                "org.apache.cassandra.service.CassandraDaemon",
+            ];
             fs::write(process.join("cmdline"), arguments.join("\0")).unwrap();
         }
 
@@ -269,7 +286,8 @@ mod tests {
     #[test]
     fn without_a_process_the_packages_configuration_serves() {
         let node = Node::new();
-        fs::write(node.path("packaged.yaml"), format!("data_file_directories: [{}]\n", node.path("data/"))).unwrap();
+        fs::write(node.path("packaged.yaml"), format!("data_file_directories: [{}]\n", node.path("data/")))
+            .unwrap();
         assert_eq!(node.inspect().unwrap().pid, None);
     }
 

@@ -30,7 +30,9 @@ pub(crate) fn daemons(proc_root: &Path) -> std::io::Result<Vec<Daemon>> {
     let mut daemons = Vec::new();
     for entry in fs::read_dir(proc_root)? {
         let Ok(entry) = entry else { continue };
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         daemons.extend(daemon(pid, &entry.path(), own_network.as_deref()));
     }
     daemons.sort_by_key(|daemon| daemon.pid);
@@ -47,8 +49,9 @@ fn daemon(pid: u32, process: &Path, own_network: Option<&Path>) -> Option<Daemon
         (Some(own), Some(other)) => own == other,
         _ => true,
     };
-    let class_path_variable = bounded(&process.join("environ"))
-        .and_then(|bytes| strings(&bytes).iter().find_map(|pair| Some(pair.strip_prefix("CLASSPATH=")?.to_owned())));
+    let class_path_variable = bounded(&process.join("environ")).and_then(|bytes| {
+        strings(&bytes).iter().find_map(|pair| Some(pair.strip_prefix("CLASSPATH=")?.to_owned()))
+    });
     let working_directory = fs::read_link(process.join("cwd")).ok();
     Some(Daemon { pid, same_network, arguments, working_directory, class_path_variable })
 }

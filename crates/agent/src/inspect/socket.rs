@@ -53,7 +53,9 @@ pub(crate) fn occupied(listener: &Listener, sockets: &[SocketAddr]) -> Option<So
         .map(|addresses| addresses.map(|address| address.ip().to_canonical()).collect());
     sockets.iter().copied().find(|socket| {
         let on_it = match &own {
-            Some(own) => own.iter().any(|ip| *ip == socket.ip() || ip.is_unspecified()) || socket.ip().is_unspecified(),
+            Some(own) => {
+                own.iter().any(|ip| *ip == socket.ip() || ip.is_unspecified()) || socket.ip().is_unspecified()
+            }
             None => true,
         };
         socket.port() == listener.port && on_it
@@ -70,7 +72,11 @@ mod tests {
         let net = root.path().join("self/net");
         fs::create_dir_all(&net).unwrap();
         let head = "  sl  local_address rem_address   st\n";
-        fs::write(net.join("tcp"), format!("{head}   0: 0100007F:2352 00000000:0000 0A 0\n   1: 0100007F:1F90 0100007F:9 01 0\nx\n")).unwrap();
+        fs::write(
+            net.join("tcp"),
+            format!("{head}   0: 0100007F:2352 00000000:0000 0A 0\n   1: 0100007F:1F90 0100007F:9 01 0\nx\n"),
+        )
+        .unwrap();
         fs::write(
             net.join("tcp6"),
             format!("{head}  0: 00000000000000000000000000000000:1B58 0:0 0A\n  1: 0000000000000000FFFF00000201000A:0016 0:0 0A\n"),
@@ -82,7 +88,8 @@ mod tests {
 
     #[test]
     fn a_listener_is_recognized_by_its_address() {
-        let sockets: Vec<SocketAddr> = ["127.0.0.1:9042", "10.0.0.1:7000", "[::]:7001"].map(|s| s.parse().unwrap()).to_vec();
+        let sockets: Vec<SocketAddr> =
+            ["127.0.0.1:9042", "10.0.0.1:7000", "[::]:7001"].map(|s| s.parse().unwrap()).to_vec();
         let occupied = |address: Option<&str>, port| {
             let listener = Listener { key: "k", address: address.map(str::to_owned), port };
             occupied(&listener, &sockets).is_some()

@@ -15,6 +15,8 @@ use crate::failure::{IntoAgentError, agent_error, store_error_kind};
 pub(crate) enum RestoreError {
     #[error("the store failed")]
     Store(#[source] StoreError),
+    #[error("the store stopped in the middle of object {key}")]
+    Stalled { key: ObjectKey },
     /// The stored bytes are not those that the backup's record names.
     #[error("node manifest {key} has BLAKE3 {found}, and the backup has {expected}: the object was changed")]
     OtherManifest { key: ObjectKey, expected: String, found: String },
@@ -58,6 +60,7 @@ impl RestoreError {
         match self {
             Self::Store(error) => store_error_kind(error),
             Self::File(error) => file_error_kind(error),
+            Self::Stalled { .. } => AgentErrorKind::Transient,
             Self::OtherManifest { .. }
             | Self::Manifest { .. }
             | Self::Refused { .. }
@@ -76,10 +79,12 @@ impl RestoreError {
             Self::OtherManifest { .. } | Self::Manifest { .. } | Self::Corrupt { .. } => {
                 Some("Restore another backup, and find out who changed the store.".to_owned())
             }
-            Self::InTheWay { path, .. } => {
-                Some(format!("Move {} aside and restore again.", path.display()))
-            }
-            Self::Refused { .. } | Self::Findings { .. } | Self::Cancelled | Self::CutShort(_) => None,
+            Self::InTheWay { path, .. } => Some(format!("Move {} aside and restore again.", path.display())),
+            Self::Stalled { .. }
+            | Self::Refused { .. }
+            | Self::Findings { .. }
+            | Self::Cancelled
+            | Self::CutShort(_) => None,
         }
     }
 }
@@ -93,9 +98,15 @@ impl IntoAgentError for RestoreError {
 /// An I/O error of a disk may be gone the next time; these will not be.
 fn file_error_kind(error: &FileError) -> AgentErrorKind {
     match error.errno() {
-        Some(Errno::IO | Errno::STALE | Errno::AGAIN | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR) => {
-            AgentErrorKind::Transient
-        }
+        Some(
+            Errno::IO
+            | Errno::STALE
+            | Errno::AGAIN
+            | Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOMEM
+            | Errno::INTR,
+        ) => AgentErrorKind::Transient,
         Some(Errno::BADF | Errno::FAULT) => AgentErrorKind::Bug,
         _ => AgentErrorKind::Permanent,
     }
@@ -104,7 +115,9 @@ fn file_error_kind(error: &FileError) -> AgentErrorKind {
 fn file_hint(error: &FileError) -> Option<String> {
     match error.errno()? {
         Errno::NOSPC | Errno::DQUOT => Some("Free space on the node's disk, or raise the quota.".to_owned()),
-        Errno::ACCESS | Errno::PERM => Some("Let the agent run as root, or as the user who owns the data.".to_owned()),
+        Errno::ACCESS | Errno::PERM => {
+            Some("Let the agent run as root, or as the user who owns the data.".to_owned())
+        }
         Errno::ROFS => Some("The file system is mounted read-only: mount it read-write.".to_owned()),
         Errno::LOOP | Errno::NOTDIR => {
             Some("Replace the symbolic link or file in the data directory by a directory.".to_owned())

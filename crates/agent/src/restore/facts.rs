@@ -60,7 +60,9 @@ pub(crate) struct Backup {
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     /// In words.
-    Unknown { reason: String },
+    Unknown {
+        reason: String,
+    },
     Known(Box<Known>),
 }
 

@@ -27,7 +27,11 @@ const FILE_MODE: u32 = 0o644;
 const LOST_FOUND: &str = "lost+found";
 
 /// See the module.
-pub(crate) fn gather(machine: &Machine, request: &RestoreRequest, manifest: &Manifest) -> Result<Facts, RestoreError> {
+pub(crate) fn gather(
+    machine: &Machine,
+    request: &RestoreRequest,
+    manifest: &Manifest,
+) -> Result<Facts, RestoreError> {
     let header = &manifest.header;
     let (target, listeners) = target(machine, request, header);
     let mut facts = Facts {
@@ -131,7 +135,8 @@ fn daemons(machine: &Machine, target: &Target) -> Vec<Running> {
     };
     let mut running = Vec::new();
     for daemon in process::daemons(&machine.proc_root).unwrap_or_default() {
-        let directories = daemon_configuration(machine, &daemon).map(|yaml| all_directories(&yaml.facts(&daemon)));
+        let directories =
+            daemon_configuration(machine, &daemon).map(|yaml| all_directories(&yaml.facts(&daemon)));
         let concerns_us = match &directories {
             Ok(directories) => overlap(directories, &own),
             Err(_) => daemon.same_network,
@@ -197,7 +202,12 @@ impl Looks<'_> {
             problem: None,
             writable: false,
             owner: Owner::Known { uid: self.agent.uid, name: self.agent.name.clone() },
-            ownership: Ownership { uid: None, gid: None, directory_mode: DIRECTORY_MODE, file_mode: FILE_MODE },
+            ownership: Ownership {
+                uid: None,
+                gid: None,
+                directory_mode: DIRECTORY_MODE,
+                file_mode: FILE_MODE,
+            },
             device: 0,
             free_bytes: 0,
             staging: Staging::Clean,

@@ -37,7 +37,8 @@ impl Layout {
         if data == 0 {
             return None;
         }
-        let local = target.local_system_data_directory.as_ref().map_or(0, |directory| add(&mut roots, directory));
+        let local =
+            target.local_system_data_directory.as_ref().map_or(0, |directory| add(&mut roots, directory));
         let recorded_local = recorded
             .local_system_data_directory
             .as_ref()
@@ -96,7 +97,15 @@ mod tests {
 
     fn entry(keyspace: &str, table: &str, directory: u32) -> SstableEntry {
         let table = TableRef { keyspace: keyspace.to_owned(), table: table.to_owned(), id: "0".repeat(32) };
-        SstableEntry { table, index: None, name: "nb-1-big".to_owned(), directory, files: vec![], objects: vec![], corrupt: false }
+        SstableEntry {
+            table,
+            index: None,
+            name: "nb-1-big".to_owned(),
+            directory,
+            files: vec![],
+            objects: vec![],
+            corrupt: false,
+        }
     }
 
     #[test]
@@ -111,7 +120,8 @@ mod tests {
         assert_eq!(one.root_of(&entry("system", "local", 1)), 0);
         assert_eq!(one.root_of(&entry("system", "paxos", 1)), 1);
         assert_eq!(one.root_of(&entry("system_auth", "roles", 1)), 1);
-        let two = Layout::new(&facts(&["/a", "/b"], Some("/l")), &facts(&["/L", "/1", "/2"], Some("/L"))).unwrap();
+        let two =
+            Layout::new(&facts(&["/a", "/b"], Some("/l")), &facts(&["/L", "/1", "/2"], Some("/L"))).unwrap();
         assert_eq!(two.roots().len(), 3);
         assert_eq!(two.root_of(&entry("system_schema", "tables", 0)), 2);
         assert_eq!((two.root_of(&entry("ks", "t", 1)), two.root_of(&entry("ks", "t", 2))), (0, 1));
@@ -120,6 +130,9 @@ mod tests {
     #[test]
     fn no_directory_no_layout_and_equal_ones_are_one() {
         assert_eq!(Layout::new(&facts(&[], Some("/l")), &facts(&["/1"], None)), None);
-        assert_eq!(Layout::new(&facts(&["/a", "/a/"], Some("/a")), &facts(&["/1"], None)).unwrap().roots().len(), 1);
+        assert_eq!(
+            Layout::new(&facts(&["/a", "/a/"], Some("/a")), &facts(&["/1"], None)).unwrap().roots().len(),
+            1
+        );
     }
 }

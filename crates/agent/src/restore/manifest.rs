@@ -66,10 +66,13 @@ impl Manifest {
     }
 
     /// Its SSTables, in the manifest's order.
-    pub(crate) fn entries(&self) -> Result<impl Iterator<Item = Result<SstableEntry, RestoreError>>, RestoreError> {
+    pub(crate) fn entries(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<SstableEntry, RestoreError>>, RestoreError> {
         let key = self.key.clone();
         let lines = open(&self.path, &key)?;
-        Ok(lines.map(move |entry| entry.map_err(|source| RestoreError::Manifest { key: key.clone(), source })))
+        Ok(lines
+            .map(move |entry| entry.map_err(|source| RestoreError::Manifest { key: key.clone(), source })))
     }
 
     /// For a manifest that is refused after all.
@@ -80,7 +83,8 @@ impl Manifest {
 
 fn open(path: &Path, key: &ObjectKey) -> Result<ManifestReader<BufReader<File>>, RestoreError> {
     let file = File::open(path).map_err(|source| FileError::new("open", path, source))?;
-    ManifestReader::open(BufReader::new(file)).map_err(|source| RestoreError::Manifest { key: key.clone(), source })
+    ManifestReader::open(BufReader::new(file))
+        .map_err(|source| RestoreError::Manifest { key: key.clone(), source })
 }
 
 async fn download(store: &dyn Store, request: &RestoreRequest, path: &Path) -> Result<(), RestoreError> {
@@ -130,7 +134,8 @@ fn check_header(request: &RestoreRequest, header: &Header) -> Result<(), String>
 /// Beyond what the manifest's reader checks: every name can only be what it should be, and lies where it should.
 fn check_entry(entry: &SstableEntry, keys: &Keys, request: &RestoreRequest) -> Result<(), String> {
     let table = &entry.table;
-    if !is_plain_name(&table.keyspace) || table.keyspace.starts_with('.') || table.keyspace == request.staging {
+    if !is_plain_name(&table.keyspace) || table.keyspace.starts_with('.') || table.keyspace == request.staging
+    {
         return Err(format!("{:?} is not the name of a keyspace", table.keyspace));
     }
     let directory = table_directory(entry);

@@ -90,10 +90,14 @@ impl Staging {
                 return Ok(Self::Foreign { what: format!("it holds {}", name.display()) });
             }
         }
-        let Some(sentinels) = staging.open(OsStr::new(SENTINEL_TABLE_DIRECTORY))? else { return Ok(Self::Clean) };
+        let Some(sentinels) = staging.open(OsStr::new(SENTINEL_TABLE_DIRECTORY))? else {
+            return Ok(Self::Clean);
+        };
         let other = sentinels.entries()?.into_iter().find(|(name, _)| name != UNFINISHED);
         Ok(match other {
-            Some((name, _)) => Self::Foreign { what: format!("it holds {SENTINEL_TABLE_DIRECTORY}/{}", name.display()) },
+            Some((name, _)) => {
+                Self::Foreign { what: format!("it holds {SENTINEL_TABLE_DIRECTORY}/{}", name.display()) }
+            }
             None => Self::Clean,
         })
     }
@@ -106,11 +110,20 @@ fn read_marker(staging: &Tree) -> Result<Option<Result<Marker, String>>, FileErr
     let read = file.take(LIMIT_BYTES).read_to_end(&mut content);
     read.map_err(|source| FileError::new("read", sentinels.path().join(SENTINEL_FILE), source))?;
     let marker = serde_json::from_slice(&content);
-    Ok(Some(marker.map_err(|error| format!("its {SENTINEL_TABLE_DIRECTORY}/{SENTINEL_FILE} cannot be read: {error}"))))
+    Ok(Some(
+        marker.map_err(|error| {
+            format!("its {SENTINEL_TABLE_DIRECTORY}/{SENTINEL_FILE} cannot be read: {error}")
+        }),
+    ))
 }
 
 /// Sets the sentinel, durably; the same one again is fine. Gives the staging directory.
-pub(crate) fn set(root: &Tree, name: &str, marker: &Marker, ownership: &Ownership) -> Result<Tree, FileError> {
+pub(crate) fn set(
+    root: &Tree,
+    name: &str,
+    marker: &Marker,
+    ownership: &Ownership,
+) -> Result<Tree, FileError> {
     let staging = root.ensure(&[name], ownership)?;
     let sentinels = staging.ensure(&[SENTINEL_TABLE_DIRECTORY], ownership)?;
     if sentinels.file_size(SENTINEL_FILE)?.is_none() {

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
-use std::sync::Arc;
 
 use cassy_backup_format::{FileEntry, ObjectEntry};
 
@@ -14,7 +13,7 @@ use super::tree::{FileError, Tree};
 /// Writes the files of one object while its bytes go by.
 pub(crate) struct ObjectWriter {
     object: ObjectEntry,
-    directory: Arc<Tree>,
+    directory: Tree,
     hasher: blake3::Hasher,
     position: u64,
     /// What is still to come, by offset, without overlap.
@@ -33,13 +32,21 @@ struct OpenFile {
 
 impl ObjectWriter {
     /// `files` are those of this object that are to be written into `directory`.
-    pub(crate) fn new(object: ObjectEntry, mut files: Vec<FileEntry>, directory: Arc<Tree>) -> Result<Self, RestoreError> {
+    pub(crate) fn new(
+        object: ObjectEntry,
+        mut files: Vec<FileEntry>,
+        directory: Tree,
+    ) -> Result<Self, RestoreError> {
         files.sort_by_key(|file| (file.offset, file.size));
         let mut end = 0;
         for file in &files {
             let next = file.offset.checked_add(file.size).filter(|end| *end <= object.size);
             let (Some(next), true) = (next, file.offset >= end) else {
-                return Err(corrupt(&object, Some(&file.name), "it overlaps another file, or the object's end"));
+                return Err(corrupt(
+                    &object,
+                    Some(&file.name),
+                    "it overlaps another file, or the object's end",
+                ));
             };
             end = next;
         }
@@ -51,7 +58,11 @@ impl ObjectWriter {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
         let end = self.position.saturating_add(bytes.len() as u64);
         if end > self.object.size {
-            return Err(corrupt(&self.object, None, &format!("it has more than its {} bytes", self.object.size)));
+            return Err(corrupt(
+                &self.object,
+                None,
+                &format!("it has more than its {} bytes", self.object.size),
+            ));
         }
         self.hasher.update(bytes);
         let mut rest = bytes;
@@ -83,7 +94,8 @@ impl ObjectWriter {
     fn open_due(&mut self) -> Result<(), RestoreError> {
         while self.open.is_none() && self.waiting.front().is_some_and(|next| next.offset == self.position) {
             let Some(entry) = self.waiting.pop_front() else { return Ok(()) };
-            let whole = entry.offset == 0 && entry.size == self.object.size && entry.blake3 == self.object.blake3;
+            let whole =
+                entry.offset == 0 && entry.size == self.object.size && entry.blake3 == self.object.blake3;
             let file = self.directory.create(&entry.name)?;
             let hasher = (!whole).then(blake3::Hasher::new);
             self.open = Some(OpenFile { entry, file, written: 0, hasher, crc32: crc32fast::Hasher::new() });

@@ -91,8 +91,11 @@ impl Begun {
 
     fn try_abandon(&self, facts: &Facts) -> Result<(), FileError> {
         let steps = &self.steps;
-        let roots: Vec<Tree> =
-            facts.roots.iter().filter_map(|root| Tree::root(&root.path, steps).transpose()).collect::<Result<_, _>>()?;
+        let roots: Vec<Tree> = facts
+            .roots
+            .iter()
+            .filter_map(|root| Tree::root(&root.path, steps).transpose())
+            .collect::<Result<_, _>>()?;
         for root in &roots {
             marker::clear_staged(root, &facts.staging)?;
         }
@@ -123,7 +126,8 @@ impl Begun {
             }
             let entry = entry?;
             let destination = self.destinations.get(layout.root_of(&entry));
-            let destination = destination.ok_or_else(|| manifest.refuse("a data directory is not there".to_owned()))?;
+            let destination =
+                destination.ok_or_else(|| manifest.refuse("a data directory is not there".to_owned()))?;
             place(destination, &entry)?;
         }
         self.delete_saved_caches(facts)?;
@@ -197,9 +201,10 @@ fn place(destination: &Destination, entry: &SstableEntry) -> Result<(), RestoreE
         };
         staged.own_file(&file.name, &destination.ownership)?;
         staged.move_file(&file.name, &to).map_err(|error| match error.errno() {
-            Some(Errno::EXIST) => {
-                RestoreError::InTheWay { path: to.path().join(&file.name), reason: "it appeared meanwhile".to_owned() }
-            }
+            Some(Errno::EXIST) => RestoreError::InTheWay {
+                path: to.path().join(&file.name),
+                reason: "it appeared meanwhile".to_owned(),
+            },
             _ => error.into(),
         })?;
     }

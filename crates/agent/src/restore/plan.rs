@@ -2,6 +2,7 @@
 //! Pure and total; everything that is in the way is found at once.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use cassy_agent_protocol::RestorePlan;
 use cassy_backup_format::ConfigurationFacts;
@@ -28,6 +29,7 @@ pub(crate) fn plan(facts: &Facts) -> RestorePlan {
             "the node's cassandra.yaml cannot be read: {reason}; name it with cassandra_yaml, or put it there"
         )),
         Target::Known(known) => {
+            address(facts, known, &mut plan.findings);
             configuration(facts, known, &mut plan);
             rack(facts, known, &mut plan.findings);
         }
@@ -58,6 +60,19 @@ fn running(facts: &Facts, findings: &mut Vec<String>) {
     }
 }
 
+/// With the `system` keyspace of another node's backup a node passes for that one, and joins its ring: where the
+/// original still runs, rows are lost.
+fn address(facts: &Facts, known: &Known, findings: &mut Vec<String>) {
+    let (was, is) = (facts.backup.address.parse::<IpAddr>(), known.address.parse::<IpAddr>());
+    if let (Ok(was), Ok(is)) = (was, is)
+        && was.to_canonical() != is.to_canonical()
+    {
+        findings.push(format!(
+            "the backup is of {was}, and this is {is}; a node's data goes back to its own address only"
+        ));
+    }
+}
+
 fn configuration(facts: &Facts, known: &Known, plan: &mut RestorePlan) {
     let (was, is) = (&facts.backup.configuration, &known.configuration);
     let yaml = known.path.display();
@@ -66,8 +81,12 @@ fn configuration(facts: &Facts, known: &Known, plan: &mut RestorePlan) {
     }
     let mut differs = |key: &str, was: &str, is: Option<&str>| {
         plan.findings.push(match is {
-            Some(is) => format!("{key} is {is:?} in {yaml}, and the backup has {was:?}; change the line to {key}: {was}"),
-            None => format!("{key} is not set in {yaml}, and the backup has {was:?}; add the line {key}: {was}"),
+            Some(is) => format!(
+                "{key} is {is:?} in {yaml}, and the backup has {was:?}; change the line to {key}: {was}"
+            ),
+            None => {
+                format!("{key} is not set in {yaml}, and the backup has {was:?}; add the line {key}: {was}")
+            }
         });
     };
     let cluster = is.cluster_name.as_deref();
@@ -102,7 +121,11 @@ fn yaml_text(name: &str) -> String {
 
 /// Newer files under an older setting: Cassandra refuses to start on them, or cannot go back. The other way
 /// round is what an upgrade does.
-fn formats(was: &ConfigurationFacts, is: &ConfigurationFacts, differs: &mut dyn FnMut(&str, &str, Option<&str>)) {
+fn formats(
+    was: &ConfigurationFacts,
+    is: &ConfigurationFacts,
+    differs: &mut dyn FnMut(&str, &str, Option<&str>),
+) {
     if was.uuid_sstable_identifiers == Some(true) && is.uuid_sstable_identifiers != Some(true) {
         differs("uuid_sstable_identifiers_enabled", "true", is.uuid_sstable_identifiers.map(|_| "false"));
     }
@@ -214,7 +237,10 @@ fn content(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
         example: root.unexpected.example.clone().or_else(|| root.placed.example.clone()),
     };
     if all.count > 0 {
-        findings.push(format!("data directory {path} is not empty: it holds {}; move them aside", describe(&all)));
+        findings.push(format!(
+            "data directory {path} is not empty: it holds {}; move them aside",
+            describe(&all)
+        ));
     }
 }
 
@@ -252,7 +278,8 @@ fn owner(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
              files: chown {was} {path}"
         ));
     } else {
-        plan.warnings.push(format!("data directory {path} belongs to {name}, the backup's belonged to {was}"));
+        plan.warnings
+            .push(format!("data directory {path} belongs to {name}, the backup's belonged to {was}"));
     }
 }
 
@@ -286,7 +313,11 @@ fn side_directory(side: &Side, plan: &mut RestorePlan) {
     let must_be_empty = matches!(side.kind, SideKind::CommitLog | SideKind::Hints);
     if let Some(problem) = &side.problem {
         let text = format!("{what} directory {path} cannot be looked at: {problem}");
-        if must_be_empty { plan.findings.push(text) } else { plan.warnings.push(text) }
+        if must_be_empty {
+            plan.findings.push(text);
+        } else {
+            plan.warnings.push(text);
+        }
         return;
     }
     if side.found.count == 0 {
@@ -298,7 +329,8 @@ fn side_directory(side: &Side, plan: &mut RestorePlan) {
             .findings
             .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: move them aside")),
         SideKind::SavedCaches => {
-            plan.warnings.push(format!("{what} directory {path} holds {holds}; the restore deletes saved caches"));
+            plan.warnings
+                .push(format!("{what} directory {path} holds {holds}; the restore deletes saved caches"));
         }
         SideKind::ChangeData => {
             plan.warnings.push(format!("{what} directory {path} holds {holds}, {why}; they are left alone"));
@@ -342,15 +374,6 @@ pub(crate) fn notes(facts: &Facts) -> Vec<String> {
             "start Cassandra; where other replicas were written to since the backup, run nodetool repair -full"
                 .to_owned(),
         );
-    }
-    if let Target::Known(known) = &facts.target
-        && !known.address.is_empty()
-        && known.address != facts.backup.address
-    {
-        notes.push(format!(
-            "the backup is of {}, and this is {}: the node whose data this is must not run elsewhere",
-            facts.backup.address, known.address
-        ));
     }
     age(facts, &mut notes);
     notes

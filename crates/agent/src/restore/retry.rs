@@ -24,8 +24,14 @@ where
             outcome = work() => outcome,
         };
         match outcome {
-            Err(error @ RestoreError::Store(_)) if error.kind() == AgentErrorKind::Transient => {
-                tracing::warn!(error = crate::failure::chain(&error), ?pause, "the store failed; trying again");
+            Err(error @ (RestoreError::Store(_) | RestoreError::Stalled { .. }))
+                if error.kind() == AgentErrorKind::Transient =>
+            {
+                tracing::warn!(
+                    error = crate::failure::chain(&error),
+                    ?pause,
+                    "the store failed; trying again"
+                );
             }
             outcome => return outcome,
         }

@@ -44,8 +44,11 @@ mod tests {
 
     #[test]
     fn counters_and_the_smallest_grace_are_found() {
-        let plain = schema("CREATE TABLE k.t (a int PRIMARY KEY, counters int) WITH gc_grace_seconds = 7200\n AND x = 1;");
-        let counter = schema("CREATE TABLE k.c (a int, b counter, PRIMARY KEY (a)) WITH gc_grace_seconds = 864000;");
+        let plain = schema(
+            "CREATE TABLE k.t (a int PRIMARY KEY, counters int) WITH gc_grace_seconds = 7200\n AND x = 1;",
+        );
+        let counter =
+            schema("CREATE TABLE k.c (a int, b counter, PRIMARY KEY (a)) WITH gc_grace_seconds = 864000;");
         assert!(!has_counters(std::slice::from_ref(&plain)));
         assert!(has_counters(&[plain.clone(), counter.clone()]));
         assert_eq!(smallest_gc_grace_seconds(&[plain, counter, schema("WITH gc_grace_seconds=0")]), 7200);

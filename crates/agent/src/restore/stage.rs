@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cassy_agent_protocol::Progress;
@@ -32,6 +33,8 @@ const CONCURRENCY: usize = 4;
 const PIECES: usize = 8;
 /// SSTables that the reader of the manifest is ahead.
 const AHEAD: usize = 16;
+/// A store that gives nothing for so long has lost the request.
+const STALL: Duration = Duration::from_secs(300);
 const BUFFER_BYTES: usize = 1 << 20;
 /// A digest is ten digits.
 const DIGEST_LIMIT_BYTES: u64 = 1024;
@@ -99,7 +102,9 @@ impl Stager {
         for (object, files) in by_object {
             let object = usize::try_from(object).ok().and_then(|object| entry.objects.get(object));
             let Some(object) = object else {
-                return Err(self.manifest.refuse(format!("{} is in an object that is not there", entry.name)));
+                return Err(self
+                    .manifest
+                    .refuse(format!("{} is in an object that is not there", entry.name)));
             };
             retry::transient(&self.context, || self.object(&entry, object, &files)).await?;
         }
@@ -116,9 +121,9 @@ impl Stager {
         task.await.map_err(RestoreError::CutShort)?
     }
 
-    fn destination(&self, entry: &SstableEntry) -> Result<&Destination, RestoreError> {
+    fn destination(&self, entry: &SstableEntry) -> Result<&Arc<Destination>, RestoreError> {
         let destination = self.destinations.get(self.layout.root_of(entry));
-        destination.map(Arc::as_ref).ok_or_else(|| self.manifest.refuse("a data directory is not there".to_owned()))
+        destination.ok_or_else(|| self.manifest.refuse("a data directory is not there".to_owned()))
     }
 
     /// The files that are neither in place nor staged. What is staged and not the backup's is removed; what is in
@@ -134,7 +139,10 @@ impl Stager {
             if let Some(placed) = &placed
                 && let Some(found) = self.compare(placed, file)?
             {
-                found.map_err(|reason| RestoreError::InTheWay { path: placed.path().join(&file.name), reason })?;
+                found.map_err(|reason| RestoreError::InTheWay {
+                    path: placed.path().join(&file.name),
+                    reason,
+                })?;
                 self.dealt_with(file);
             } else if self.is_staged(staged.as_ref(), file)? {
                 self.dealt_with(file);
@@ -155,7 +163,11 @@ impl Stager {
     }
 
     /// `None` when there is no such file; else whether it is the backup's, by size and BLAKE3.
-    fn compare(&self, directory: &Tree, file: &FileEntry) -> Result<Option<Result<(), String>>, RestoreError> {
+    fn compare(
+        &self,
+        directory: &Tree,
+        file: &FileEntry,
+    ) -> Result<Option<Result<(), String>>, RestoreError> {
         let Some(size) = directory.file_size(&file.name)? else {
             return match directory.stat(OsStr::new(&file.name))? {
                 Some(_) => Ok(Some(Err("it is no regular file".to_owned()))),
@@ -180,33 +192,30 @@ impl Stager {
         }
         let found = hasher.finalize().to_hex();
         let equal = found.as_str() == file.blake3;
-        Ok(Some(if equal { Ok(()) } else { Err(format!("its BLAKE3 is {found} instead of {}", file.blake3)) }))
+        Ok(Some(if equal {
+            Ok(())
+        } else {
+            Err(format!("its BLAKE3 is {found} instead of {}", file.blake3))
+        }))
     }
 
     /// Downloads one object and takes these files out of it.
     async fn object(
         &self,
-        entry: &SstableEntry,
+        entry: &Arc<SstableEntry>,
         object: &ObjectEntry,
         files: &[FileEntry],
     ) -> Result<(), RestoreError> {
-        let destination = self.destination(entry)?;
-        let table = table_directory(entry);
-        let Some(staging) = &destination.staging else {
-            let reason = "it was in place a moment ago, and is gone".to_owned();
-            return Err(RestoreError::InTheWay { path: destination.root.path().join(&entry.name), reason });
-        };
-        let mut names = vec![STAGED];
-        names.extend(directories(entry, &table));
-        let directory = Arc::new(staging.ensure(&names, &destination.ownership)?);
-        let writer = ObjectWriter::new(object.clone(), files.to_vec(), Arc::clone(&directory))?;
-        let stale: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
         let (sender, receiver) = mpsc::channel(PIECES);
-        let task = self.tasks.spawn_blocking(move || write_object(&directory, &stale, writer, receiver));
+        let destination = Arc::clone(self.destination(entry)?);
+        let (place, whole, wanted) = (Arc::clone(entry), object.clone(), files.to_vec());
+        let task =
+            self.tasks.spawn_blocking(move || write_object(&destination, &place, whole, wanted, receiver));
         let fetched = self.fetch(object, sender).await;
         let writer = task.await.map_err(RestoreError::CutShort)??;
         let fetched = fetched?;
-        writer.finish()?;
+        let task = self.tasks.spawn_blocking(move || writer.finish());
+        task.await.map_err(RestoreError::CutShort)??;
         self.done.bytes.fetch_sub(fetched, Ordering::Relaxed);
         for file in files {
             self.dealt_with(file);
@@ -235,8 +244,10 @@ impl Stager {
             let piece = tokio::select! {
                 biased;
                 () = self.context.cancel.cancelled() => return Err(RestoreError::Cancelled),
-                piece = pieces.try_next() => piece.map_err(|error| lost(object, error))?,
+                piece = tokio::time::timeout(STALL, pieces.try_next()) => piece,
             };
+            let Ok(piece) = piece else { return Err(RestoreError::Stalled { key: object.key.clone() }) };
+            let piece = piece.map_err(|error| lost(object, error))?;
             let Some(piece) = piece else { return Ok(()) };
             let bytes = piece.len() as u64;
             if sender.send(piece).await.is_err() {
@@ -253,7 +264,8 @@ impl Stager {
     fn check_digest(&self, entry: &SstableEntry) -> Result<(), RestoreError> {
         let component = |file: &FileEntry| ComponentName::parse(&file.name).map(|name| name.component);
         let data = entry.files.iter().find(|file| component(file).as_deref() == Some(DATA_COMPONENT));
-        let digest = entry.files.iter().find(|file| component(file).is_some_and(|name| name.starts_with("Digest.")));
+        let digest =
+            entry.files.iter().find(|file| component(file).is_some_and(|name| name.starts_with("Digest.")));
         let (Some(data), Some(digest)) = (data, digest) else { return Ok(()) };
         let content = self.small_file(entry, &digest.name)?;
         let name = component(digest).unwrap_or_default();
@@ -266,7 +278,9 @@ impl Stager {
         };
         let object = usize::try_from(data.object).ok().and_then(|object| entry.objects.get(object));
         Err(match object {
-            Some(object) => RestoreError::Corrupt { key: object.key.clone(), file: Some(data.name.clone()), reason },
+            Some(object) => {
+                RestoreError::Corrupt { key: object.key.clone(), file: Some(data.name.clone()), reason }
+            }
             None => self.manifest.refuse(reason),
         })
     }
@@ -276,7 +290,9 @@ impl Stager {
         let table = table_directory(entry);
         let names = directories(entry, &table);
         let mut content = Vec::new();
-        for directory in [staged(destination, &names)?, destination.root.descend(&names)?].into_iter().flatten() {
+        for directory in
+            [staged(destination, &names)?, destination.root.descend(&names)?].into_iter().flatten()
+        {
             if let Some(file) = directory.read(name)? {
                 let failed = |source| FileError::new("read", directory.path().join(name), source);
                 file.take(DIGEST_LIMIT_BYTES).read_to_end(&mut content).map_err(failed)?;
@@ -326,18 +342,29 @@ fn read_entries(manifest: &Manifest, sender: &mpsc::Sender<Result<SstableEntry, 
     }
 }
 
-/// Ends when the sender is dropped; the caller knows whether everything was sent.
+/// Writes the files of one object. Ends when the sender is dropped; the caller knows whether everything was sent.
 fn write_object(
-    directory: &Tree,
-    stale: &[String],
-    mut writer: ObjectWriter,
+    destination: &Destination,
+    entry: &SstableEntry,
+    object: ObjectEntry,
+    files: Vec<FileEntry>,
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Result<ObjectWriter, RestoreError> {
-    for name in stale {
-        if directory.stat(OsStr::new(name))?.is_some() {
-            directory.remove(name)?;
+    let Some(staging) = &destination.staging else {
+        let reason = "it was in place a moment ago, and is gone".to_owned();
+        return Err(RestoreError::InTheWay { path: destination.root.path().join(&entry.name), reason });
+    };
+    let table = table_directory(entry);
+    let mut names = vec![STAGED];
+    names.extend(directories(entry, &table));
+    let directory = staging.ensure(&names, &destination.ownership)?;
+    for file in &files {
+        // What an earlier try has left.
+        if directory.stat(OsStr::new(&file.name))?.is_some() {
+            directory.remove(&file.name)?;
         }
     }
+    let mut writer = ObjectWriter::new(object, files, directory)?;
     while let Some(piece) = pieces.blocking_recv() {
         writer.write(&piece)?;
     }

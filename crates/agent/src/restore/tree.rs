@@ -27,7 +27,11 @@ pub(crate) struct FileError {
 }
 
 impl FileError {
-    pub(crate) fn new(operation: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn new(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Self {
         Self { operation, path: path.into(), source: source.into() }
     }
 
@@ -133,7 +137,8 @@ impl Tree {
     }
 
     fn again(&self) -> Result<Self, FileError> {
-        let fd = self.fd.try_clone().map_err(|source| FileError::new("open directory", &self.path, source))?;
+        let fd =
+            self.fd.try_clone().map_err(|source| FileError::new("open directory", &self.path, source))?;
         Ok(Self { fd, path: self.path.clone(), steps: self.steps.clone() })
     }
 
@@ -169,12 +174,14 @@ impl Tree {
         let stat = rustix::fs::fstat(&self.fd).map_err(|errno| self.error("look at", "", errno))?;
         let wanted = Mode::from_raw_mode(ownership.directory_mode);
         let mode = Mode::from_raw_mode(stat.st_mode);
-        change_owner(&self.fd, &stat, ownership).map_err(|errno| self.error("change the owner of", "", errno))?;
+        change_owner(&self.fd, &stat, ownership)
+            .map_err(|errno| self.error("change the owner of", "", errno))?;
         if mode.contains(wanted) {
             return Ok(());
         }
         self.steps.take();
-        rustix::fs::fchmod(&self.fd, mode | wanted).map_err(|errno| self.error("change the mode of", "", errno))
+        rustix::fs::fchmod(&self.fd, mode | wanted)
+            .map_err(|errno| self.error("change the mode of", "", errno))
     }
 
     /// The names in this directory, sorted, with what each is.
@@ -277,7 +284,8 @@ impl Tree {
         let Some(file) = self.read(name)? else { return Err(self.error("open", name, Errno::NOENT)) };
         let stat = rustix::fs::fstat(&file).map_err(|errno| self.error("look at", name, errno))?;
         self.steps.take();
-        change_owner(&file, &stat, ownership).map_err(|errno| self.error("change the owner of", name, errno))?;
+        change_owner(&file, &stat, ownership)
+            .map_err(|errno| self.error("change the owner of", name, errno))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(ownership.file_mode))
             .map_err(|errno| self.error("change the mode of", name, errno))
     }

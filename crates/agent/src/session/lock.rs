@@ -45,7 +45,10 @@ impl IntoAgentError for LockError {
             ),
             Self::Busy { .. } => (
                 AgentErrorKind::Busy,
-                Some("Wait for the other job on this node; an agent whose server is gone ends by itself.".to_owned()),
+                Some(
+                    "Wait for the other job on this node; an agent whose server is gone ends by itself."
+                        .to_owned(),
+                ),
             ),
             Self::Cancelled => (AgentErrorKind::Cancelled, None),
         };

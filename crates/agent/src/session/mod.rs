@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cassy_agent_protocol::{
-    AgentError, AgentHello, FrameDecoder, FrameError, FromAgent, Progress, Reply, Request, ServerHello, ToAgent,
+    AgentError, AgentHello, FrameDecoder, FrameError, FromAgent, Progress, Reply, Request, ServerHello,
+    ToAgent,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::task::JoinHandle;
@@ -68,7 +69,9 @@ pub enum AgentLoopError {
     #[error("nothing was heard from the server for {} ms", .0.as_millis())]
     Silence(Duration),
     /// There is no place for the agent's own files.
-    #[error("no directory for the agent's own files can be made under $XDG_CACHE_HOME, $HOME/.cache or /var/tmp")]
+    #[error(
+        "no directory for the agent's own files can be made under $XDG_CACHE_HOME, $HOME/.cache or /var/tmp"
+    )]
     Spool(#[source] std::io::Error),
 }
 

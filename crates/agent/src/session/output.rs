@@ -44,15 +44,16 @@ impl Output {
     /// What must arrive.
     pub(crate) fn send(&self, message: &FromAgent) -> Result<(), AgentLoopError> {
         let frame = encode(message).or_else(|error| match message {
-            FromAgent::Reply { id, .. } => {
-                encode(&FromAgent::Reply { id: *id, outcome: Err(defect(format!("the answer cannot be sent: {error}"))) })
-            }
+            FromAgent::Reply { id, .. } => encode(&FromAgent::Reply {
+                id: *id,
+                outcome: Err(defect(format!("the answer cannot be sent: {error}"))),
+            }),
             FromAgent::Hello(_) | FromAgent::Progress { .. } | FromAgent::Heartbeat => Err(error),
         });
         let frame = frame.map_err(AgentLoopError::Frame)?;
-        self.frames
-            .try_send(frame)
-            .map_err(|error| AgentLoopError::Write(io::Error::new(io::ErrorKind::BrokenPipe, error.to_string())))
+        self.frames.try_send(frame).map_err(|error| {
+            AgentLoopError::Write(io::Error::new(io::ErrorKind::BrokenPipe, error.to_string()))
+        })
     }
 
     /// Answers when writing has failed.

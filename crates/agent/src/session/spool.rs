@@ -42,8 +42,14 @@ impl Spool {
     fn make_in(parent: &Path) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         let metadata = fs::symlink_metadata(parent)?;
-        if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is somebody else's, or open to others"));
+        if !metadata.is_dir()
+            || metadata.uid() != rustix::process::geteuid().as_raw()
+            || metadata.mode() & 0o022 != 0
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is somebody else's, or open to others",
+            ));
         }
         remove_abandoned(parent);
         for _ in 0..RACES_LIMIT {

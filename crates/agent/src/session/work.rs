@@ -38,7 +38,11 @@ impl Worker {
     }
 
     /// Does what is asked.
-    pub(crate) async fn perform(self: Arc<Self>, context: Context, request: Request) -> Result<Reply, AgentError> {
+    pub(crate) async fn perform(
+        self: Arc<Self>,
+        context: Context,
+        request: Request,
+    ) -> Result<Reply, AgentError> {
         let spool = self.spool.path();
         match request {
             Request::Lock(request) => self.lock(&context, &request).await,
@@ -144,7 +148,9 @@ async fn check_store(request: &CheckStoreRequest) -> Result<Reply, AgentError> {
             store.check().await.map_err(IntoAgentError::into_agent_error)?;
             Ok(Reply::Done)
         }
-        Ok(_) | Err(StoreError::TooLarge { .. }) => Err(another_store(request, "it has another content there")),
+        Ok(_) | Err(StoreError::TooLarge { .. }) => {
+            Err(another_store(request, "it has another content there"))
+        }
         Err(error) if error.is_not_found() => Err(another_store(request, "it is not there")),
         Err(error) => Err(error.into_agent_error()),
     }
@@ -159,6 +165,8 @@ fn another_store(request: &CheckStoreRequest, reason: &str) -> AgentError {
              written, {reason}",
             request.key
         ),
-        hint: Some(format!("Mount the same file system at the path of {location} on the server and on every node.")),
+        hint: Some(format!(
+            "Mount the same file system at the path of {location} on the server and on every node."
+        )),
     }
 }

@@ -37,7 +37,14 @@ pub(crate) fn check(request: &CheckSnapshotRequest) -> Result<Vec<String>, Snaps
     let found = tables(&request.data_directories, &request.tag).map_err(error)?;
     let mut broken = missing(request, &found);
     for snapshot in found.iter().filter(|snapshot| is_wanted(request, &snapshot.table)) {
-        let content = snapshot.read().map_err(error)?;
+        let content = match snapshot.read() {
+            Ok(content) => content,
+            Err(odd @ (FileError::NotPlain { .. } | FileError::Vanished { .. })) => {
+                broken.extend(describe(&[odd.to_string()], &snapshot.table));
+                continue;
+            }
+            Err(other) => return Err(error(other)),
+        };
         broken.extend(describe(&problems(&content).map_err(error)?, &snapshot.table));
     }
     Ok(broken)

@@ -115,11 +115,8 @@ fn many_problems_are_told_shortly() {
 
 #[test]
 fn links_and_special_files_are_refused_by_name() {
-    let error = |damage: &dyn Fn(&Path)| {
-        let error = checked(|_, zero, _| damage(zero)).expect_err("refused").into_agent_error();
-        assert_eq!(error.kind, cassy_agent_protocol::AgentErrorKind::Permanent);
-        error.message
-    };
+    let error =
+        |damage: &dyn Fn(&Path)| checked(|_, zero, _| damage(zero)).expect("an answer that names it").join("\n");
     let text = error(&|zero| symlink("/etc/passwd", zero.join("nb-3-big-Data.db")).expect("symlink"));
     assert!(text.contains("nb-3-big-Data.db is a symbolic link"), "{text}");
     let text = error(&|zero| {
@@ -128,11 +125,17 @@ fn links_and_special_files_are_refused_by_name() {
         );
     });
     assert!(text.contains("nb-3-big-Data.db is a FIFO"), "{text}");
-    let text = error(&|zero| {
-        fs::rename(zero, zero.with_extension("moved")).expect("rename");
-        symlink(zero.with_extension("moved"), zero).expect("symlink");
+}
+
+#[test]
+fn what_lies_in_the_way_of_a_snapshot_leaves_the_table_without_one() {
+    let text = checked(|_, zero, _| {
+        let snapshots = zero.parent().expect("the directory of all snapshots");
+        fs::remove_dir_all(snapshots).expect("remove");
+        fs::write(snapshots, "a file").expect("write");
     });
-    assert!(text.contains("is a symbolic link"), "{text}");
+    let text = text.expect("an answer that names the table").join("\n");
+    assert!(text.contains("ks.plain: "), "{text}");
 }
 
 #[test]

@@ -184,7 +184,10 @@ impl BackupPerformer {
             let session = self.open_session(job, facts.host_id).await?;
             let request = self.upload_request(job, target, node, facts, session);
             match link.locked_request(lock, Request::Upload(Box::new(request))).await {
-                Ok(Reply::Uploaded(summary)) => return Ok(NodeDone::Uploaded(summary)),
+                Ok(Reply::Uploaded(summary)) => {
+                    link.completed(summary.bytes);
+                    return Ok(NodeDone::Uploaded(summary));
+                }
                 Ok(other) => return Err(unexpected(target, &other)),
                 Err(error) => link.pause_before_retry(&mut tries, error).await?,
             }

@@ -48,7 +48,7 @@ impl Links {
             let mut links = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
             links.drain().map(|(_, link)| link).collect()
         };
-        self.progress.forget(&self.job_id);
+        self.progress.forget(&self.job_id).await;
         futures::future::join_all(links.iter().map(|link| link.close())).await;
     }
 }

@@ -71,7 +71,10 @@ impl RestorePerformer {
         let link = self.links.to(target);
         let request = Request::Restore(Box::new(self.request(job, target)?));
         match link.request_repeatedly(directory(plan, target)?, &request).await? {
-            Reply::Restored(summary) => Ok(summary),
+            Reply::Restored(summary) => {
+                link.completed(summary.bytes);
+                Ok(summary)
+            }
             other => Err(unexpected(target, &other)),
         }
     }

@@ -16,8 +16,8 @@ pub struct Limits {
     pub string_bytes: u64,
     /// Elements of one array.
     pub array_elements: u32,
-    /// Values, and texts at 16 bytes a value, that views of one reply may hand out in all. A graph of shared references unfolds to far more values
-    /// than it has; whoever walks it is stopped here.
+    /// Values, and texts at 16 bytes a value, that views of one reply may hand out in all. A graph of
+    /// shared references unfolds to far more values than it has; whoever walks it is stopped here.
     pub view_values: u64,
 }
 

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use bytes::Bytes;
 use cassy_agent_protocol::{ParentManifest, RestoreRequest, RestoreSummary, StoreGrant};
 use cassy_backup_format::{
-    Attempt, BackupId, BackupKind, ClusterId, ConfigurationFacts, FileEntry, Header, HostId, Keys, ManifestWriter,
-    ObjectEntry, ObjectKey, SessionId, SstableEntry, TableRef, TableSchema,
+    Attempt, BackupId, BackupKind, ClusterId, ConfigurationFacts, FileEntry, Header, HostId, Keys,
+    ManifestWriter, ObjectEntry, ObjectKey, SessionId, SstableEntry, TableRef, TableSchema,
 };
 use cassy_store::{Store, StoreAccess};
 
@@ -43,7 +43,7 @@ fn blake3_hex(bytes: &[u8]) -> String {
 
 impl Backup {
     pub(super) fn empty() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let root = scratch();
         fs::create_dir(root.path().join("store")).unwrap();
         let cluster_id: ClusterId = "Test / Cluster-0b1f7a64-4a0e-4c8e-9d0a-000000000001".parse().unwrap();
         let header = Header {
@@ -83,9 +83,18 @@ impl Backup {
         backup.sstable(&table("Mixed", "Case", 1), None, "nb-1-big", 0, &large).await;
         backup.sstable(&table("Mixed", "Case", 1), None, "nb-2-big", 1, b"two").await;
         backup.sstable(&table("Mixed", "Case", 1), Some(".idx"), "nb-1-big", 1, b"index").await;
-        backup.sstable(&table("snapshots", "backups", 2), None, "da-3h5q_1oih_3aqow23nzcs57htqnl-bti", 1, b"bti").await;
+        backup
+            .sstable(
+                &table("snapshots", "backups", 2),
+                None,
+                "da-3h5q_1oih_3aqow23nzcs57htqnl-bti",
+                1,
+                b"bti",
+            )
+            .await;
         backup.sstable(&table("system", "local", 3), None, "nb-3-big", 0, b"local").await;
-        let cql = "CREATE TABLE \"Mixed\".\"Case\" (a int, b counter) WITH gc_grace_seconds = 3600;".to_owned();
+        let cql =
+            "CREATE TABLE \"Mixed\".\"Case\" (a int, b counter) WITH gc_grace_seconds = 3600;".to_owned();
         backup.header.schema = vec![TableSchema { table: table("Mixed", "Case", 1), cql }];
         backup
     }
@@ -108,10 +117,21 @@ impl Backup {
     }
 
     /// Stores an SSTable: its Data.db as an object of its own, the small components together.
-    pub(super) async fn sstable(&mut self, table: &TableRef, index: Option<&str>, name: &str, directory: u32, data: &[u8]) {
+    pub(super) async fn sstable(
+        &mut self,
+        table: &TableRef,
+        index: Option<&str>,
+        name: &str,
+        directory: u32,
+        data: &[u8],
+    ) {
         let crc32 = crc32fast::hash(data).to_string();
-        let small = [("Digest.crc32", crc32.as_bytes()), ("Statistics.db", b"statistics"), ("Empty.db", b""),
-            ("TOC.txt", b"Data.db\nDigest.crc32\nTOC.txt\n")];
+        let small = [
+            ("Digest.crc32", crc32.as_bytes()),
+            ("Statistics.db", b"statistics"),
+            ("Empty.db", b""),
+            ("TOC.txt", b"Data.db\nDigest.crc32\nTOC.txt\n"),
+        ];
         let mut tar = Vec::new();
         let mut files = vec![file(&format!("{name}-Data.db"), data, 0, 0)];
         for (component, content) in small {
@@ -124,12 +144,19 @@ impl Backup {
         self.counter += 1;
         let attempt = Attempt::new(SessionId::from_bytes([1; 12]), self.counter);
         let (keys, host) = (self.keys(), self.header.host_id);
-        let data_key = keys.component(&host, table, index, name, attempt, &format!("{name}-Data.db")).unwrap();
+        let data_key =
+            keys.component(&host, table, index, name, attempt, &format!("{name}-Data.db")).unwrap();
         let tar_key = keys.small_tar(&host, table, index, name, attempt).unwrap();
         let objects = vec![self.put(data_key, data).await, self.put(tar_key, &tar).await];
-        let place = [Some(table.keyspace.clone()), Some(format!("{}-{}", table.table, table.id)), index.map(str::to_owned)];
+        let place = [
+            Some(table.keyspace.clone()),
+            Some(format!("{}-{}", table.table, table.id)),
+            index.map(str::to_owned),
+        ];
         let place: PathBuf = place.into_iter().flatten().collect();
-        for (entry, content) in files.iter().zip(std::iter::once(data).chain(small.map(|(_, content)| content))) {
+        for (entry, content) in
+            files.iter().zip(std::iter::once(data).chain(small.map(|(_, content)| content)))
+        {
             let target = if table.keyspace == "system" { 0 } else { directory as usize };
             self.files[target].insert(place.join(&entry.name), content.to_vec());
         }
@@ -148,7 +175,9 @@ impl Backup {
     /// Stores the manifest as it now is, in place of any other, and gives the request to restore it.
     pub(super) async fn request(&self, node: &Node) -> RestoreRequest {
         let mut entries = self.entries.clone();
-        entries.sort_by(|a, b| (&a.table, &a.index, &a.name, a.directory).cmp(&(&b.table, &b.index, &b.name, b.directory)));
+        entries.sort_by(|a, b| {
+            (&a.table, &a.index, &a.name, a.directory).cmp(&(&b.table, &b.index, &b.name, b.directory))
+        });
         let mut writer = ManifestWriter::new(Vec::new(), &self.header).unwrap();
         for entry in &entries {
             writer.push(entry).unwrap();
@@ -199,12 +228,23 @@ pub(super) const YAML: &str = "cluster_name: it's\nnum_tokens: 4\nendpoint_snitc
 
 impl Node {
     pub(super) fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        for name in ["conf", "data", "data2", "commitlog", "hints", "caches", "spool", "proc/self/ns", "proc/self/net"] {
+        let root = scratch();
+        for name in [
+            "conf",
+            "data",
+            "data2",
+            "commitlog",
+            "hints",
+            "caches",
+            "spool",
+            "proc/self/ns",
+            "proc/self/net",
+        ] {
             fs::create_dir_all(root.path().join(name)).unwrap();
         }
         symlink("net:[1]", root.path().join("proc/self/ns/net")).unwrap();
-        let machine = Machine { proc_root: root.path().join("proc"), packaged_yaml: Vec::new(), ..Machine::default() };
+        let machine =
+            Machine { proc_root: root.path().join("proc"), packaged_yaml: Vec::new(), ..Machine::default() };
         let node = Self { root, machine };
         fs::write(node.path("caches/KeyCache-f.db"), "old").unwrap();
         fs::write(node.path("conf/cassandra-rackdc.properties"), "dc=dc1\nrack=r1\n").unwrap();
@@ -243,7 +283,8 @@ impl Node {
     pub(super) async fn run_killed(&self, request: &RestoreRequest, change: i64) -> bool {
         quiet();
         let left = Arc::new(AtomicI64::new(change));
-        let outcome = self.run_with(&Context::default(), request, Steps { left: Some(Arc::clone(&left)) }).await;
+        let outcome =
+            self.run_with(&Context::default(), request, Steps { left: Some(Arc::clone(&left)) }).await;
         let killed = left.load(Ordering::SeqCst) < 0;
         assert_eq!(killed, outcome.is_err(), "{outcome:?}");
         killed
@@ -305,4 +346,9 @@ fn quiet() {
             }
         }));
     });
+}
+
+/// In memory where there is such a place: restores sync a lot.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

@@ -21,11 +21,21 @@ async fn refused(change: impl FnOnce(&mut Backup)) -> String {
 #[tokio::test]
 async fn names_that_are_not_cassandras_are_refused() {
     let with = |change: fn(&mut SstableEntry)| refused(move |backup| change(&mut backup.entries[0]));
-    assert!(with(|entry| entry.files[0].name = "nb-1-big-Data.db\\..".to_owned()).await.contains("not a component"));
-    assert!(with(|entry| entry.files[0].name = "nb-2-big-Data.db".to_owned()).await.contains("not a component"));
-    assert!(with(|entry| entry.files[0].name = "authorized_keys".to_owned()).await.contains("not a component"));
+    assert!(
+        with(|entry| entry.files[0].name = "nb-1-big-Data.db\\..".to_owned())
+            .await
+            .contains("not a component")
+    );
+    assert!(
+        with(|entry| entry.files[0].name = "nb-2-big-Data.db".to_owned()).await.contains("not a component")
+    );
+    assert!(
+        with(|entry| entry.files[0].name = "authorized_keys".to_owned()).await.contains("not a component")
+    );
     assert!(with(|entry| entry.name = "nb-1".to_owned()).await.contains("not the name of an SSTable"));
-    assert!(with(|entry| entry.index = Some(".a\\b".to_owned())).await.contains("not the directory of an index"));
+    assert!(
+        with(|entry| entry.index = Some(".a\\b".to_owned())).await.contains("not the directory of an index")
+    );
     assert!(with(|entry| entry.files[1].offset = entry.files[2].offset).await.contains("overlaps"));
     for keyspace in ["node-backup", ".ssh", "a\\b"] {
         let text = refused(|backup| {
@@ -64,8 +74,14 @@ async fn a_manifest_of_something_else_is_refused() {
     assert!(refused(&|request| request.host_id = other_host).await.contains("of node"));
     assert!(refused(&|request| request.backup_id = BackupId::at(5)).await.contains("of backup"));
     assert!(refused(&|request| request.manifest.blake3 = "0".repeat(64)).await.contains("was changed"));
-    assert!(refused(&|request| request.staging = "../x".to_owned()).await.contains("cannot be a staging directory"));
-    assert!(refused(&|request| request.staging = String::new()).await.contains("cannot be a staging directory"));
+    assert!(
+        refused(&|request| request.staging = "../x".to_owned())
+            .await
+            .contains("cannot be a staging directory")
+    );
+    assert!(
+        refused(&|request| request.staging = String::new()).await.contains("cannot be a staging directory")
+    );
 }
 
 #[tokio::test]

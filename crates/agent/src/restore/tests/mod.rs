@@ -5,7 +5,8 @@ mod hostile;
 mod obstacles;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use cassy_agent_protocol::AgentErrorKind;
 
@@ -24,7 +25,10 @@ async fn everything_comes_back_where_it_was_with_its_modes() {
     assert_eq!(summary.files, 25);
     assert_eq!(node.names(), ["Mixed", "Mixed", "snapshots", "system"]);
     let table = node.path("data2/Mixed").join(format!("Case-{:032x}", 1));
-    assert_eq!((mode(&table), mode(&table.join(".idx")), mode(&table.join("nb-2-big-Data.db"))), (0o750, 0o750, 0o640));
+    assert_eq!(
+        (mode(&table), mode(&table.join(".idx")), mode(&table.join("nb-2-big-Data.db"))),
+        (0o750, 0o750, 0o640)
+    );
     assert!(!node.path("caches/KeyCache-f.db").exists());
     let progress = context.progress.latest();
     assert_eq!((progress.bytes_done, progress.files_done), (progress.bytes_total, 25));
@@ -59,12 +63,40 @@ async fn missing_data_directories_are_made() {
     assert_eq!(mode(&node.path("data2")), 0o750);
 }
 
+/// Only root can give files away; for others there is nothing to see.
+#[tokio::test]
+async fn files_belong_to_whom_the_data_directory_belongs_to() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (backup, node) = (Backup::whole().await, Node::new());
+    for name in ["data", "data2"] {
+        std::os::unix::fs::chown(node.path(name), Some(65534), Some(65533)).unwrap();
+    }
+    let request = backup.request(&node).await;
+    assert!(node.run_killed(&request, 40).await);
+    let owner = |path: &Path| {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    assert_eq!(owner(&node.path("data/node-backup/RESTORE_INCOMPLETE/aa-1-big-Data.db")), (65534, 65533));
+    node.run(&request).await.unwrap();
+    for (root, files) in ["data", "data2"].iter().zip(backup.files) {
+        for path in files.keys().flat_map(|path| path.ancestors()) {
+            assert_eq!(owner(&node.path(root).join(path)), (65534, 65533), "{path:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn one_data_directory_takes_what_was_in_two() {
     let (backup, node) = (Backup::whole().await, Node::new());
     let root = node.root.path().display().to_string();
-    let yaml = format!("{}data_file_directories: [{root}/data]\ncommitlog_directory: {root}/commitlog\n\
-        hints_directory: {root}/hints\n", fixture::YAML);
+    let yaml = format!(
+        "{}data_file_directories: [{root}/data]\ncommitlog_directory: {root}/commitlog\n\
+        hints_directory: {root}/hints\n",
+        fixture::YAML
+    );
     fs::write(node.path("conf/cassandra.yaml"), yaml).unwrap();
     node.run(&backup.request(&node).await).await.unwrap();
     let mut all = backup.files[0].clone();
@@ -132,7 +164,8 @@ async fn a_flipped_bit_in_any_object_leaves_the_node_as_it_was() {
     for entry in &backup.entries {
         for object in &entry.objects {
             // The last byte that belongs to some file.
-            let ends = entry.files.iter().filter(|file| entry.objects[file.object as usize].key == object.key);
+            let ends =
+                entry.files.iter().filter(|file| entry.objects[file.object as usize].key == object.key);
             let at = ends.filter(|file| file.size > 0).map(|file| file.offset + file.size - 1).max().unwrap();
             for at in [0, at, object.size - 1] {
                 let node = Node::new();
@@ -144,7 +177,10 @@ async fn a_flipped_bit_in_any_object_leaves_the_node_as_it_was() {
                 fs::write(&path, flipped).unwrap();
                 let error = node.run(&request).await.unwrap_err();
                 fs::write(&path, whole).unwrap();
-                assert!(matches!(&error, RestoreError::Corrupt { key, .. } if *key == object.key), "{error:?}");
+                assert!(
+                    matches!(&error, RestoreError::Corrupt { key, .. } if *key == object.key),
+                    "{error:?}"
+                );
                 assert!(node.names().is_empty(), "{:?}", node.names());
                 assert!(node.path("caches/KeyCache-f.db").exists());
             }
@@ -177,7 +213,10 @@ async fn damage_found_when_files_are_in_place_keeps_cassandra_from_starting() {
     let (mut backup, node) = (Backup::whole().await, Node::new());
     let request = backup.request(&node).await;
     let mut change = 60;
-    while { node.run_killed(&request, change).await; !node.files()[0].keys().any(|path| path.starts_with("Mixed")) } {
+    while {
+        node.run_killed(&request, change).await;
+        !node.files()[0].keys().any(|path| path.starts_with("Mixed"))
+    } {
         change += 5;
     }
     let last = backup.entries.remove(3).objects.remove(1).key;
@@ -198,6 +237,9 @@ async fn a_data_file_that_contradicts_its_own_digest_is_refused() {
     backup.entries[1].files[1] = cassy_backup_format::FileEntry { name, ..statistics.clone() };
     backup.entries[1].files.remove(2);
     let error = node.run(&backup.request(&node).await).await.unwrap_err();
-    assert!(matches!(&error, RestoreError::Corrupt { file: Some(file), .. } if file == "nb-2-big-Data.db"), "{error:?}");
+    assert!(
+        matches!(&error, RestoreError::Corrupt { file: Some(file), .. } if file == "nb-2-big-Data.db"),
+        "{error:?}"
+    );
     assert!(node.names().is_empty());
 }

@@ -13,7 +13,8 @@ use crate::context::Context;
 
 async fn facts(node: &Node, backup: &Backup, request: &RestoreRequest) -> Facts {
     let store = backup.store();
-    let manifest = Manifest::fetch(&Context::default(), store.as_ref(), request, &node.path("spool")).await.unwrap();
+    let manifest =
+        Manifest::fetch(&Context::default(), store.as_ref(), request, &node.path("spool")).await.unwrap();
     gather::gather(&node.machine, request, &manifest).unwrap()
 }
 
@@ -41,8 +42,10 @@ async fn a_good_node_has_no_findings() {
 #[tokio::test]
 async fn everything_in_the_way_is_found_at_once() {
     let (backup, node) = (Backup::whole().await, Node::new());
-    node.yaml("cluster_name: other\nnum_tokens: 16\nendpoint_snitch: GossipingPropertyFileSnitch\n\
-        partitioner: org.apache.cassandra.dht.RandomPartitioner\nnative_transport_port: 9142\n");
+    node.yaml(
+        "cluster_name: other\nnum_tokens: 16\nendpoint_snitch: GossipingPropertyFileSnitch\n\
+        partitioner: org.apache.cassandra.dht.RandomPartitioner\nnative_transport_port: 9142\n",
+    );
     fs::write(node.path("conf/cassandra-rackdc.properties"), "dc=dc2\n").unwrap();
     fs::create_dir_all(node.path("data/ks/t")).unwrap();
     fs::write(node.path("data/ks/t/nb-9-big-Data.db"), "x").unwrap();
@@ -54,7 +57,10 @@ async fn everything_in_the_way_is_found_at_once() {
     let process = node.path("proc/41");
     fs::create_dir(&process).unwrap();
     let yaml = node.path("conf/cassandra.yaml");
-    let command = format!("java\0-Dcassandra.config=file://{}\0org.apache.cassandra.service.CassandraDaemon\0", yaml.display());
+    let command = format!(
+        "java\0-Dcassandra.config=file://{}\0org.apache.cassandra.service.CassandraDaemon\0",
+        yaml.display()
+    );
     fs::write(process.join("cmdline"), command).unwrap();
     fs::write(node.path("proc/self/net/tcp"), "head\n 0: 0100007F:23B6 00000000:0000 0A\n").unwrap();
     let plan = planned(&node, &backup).await;
@@ -100,7 +106,9 @@ async fn an_interrupted_restore_downloads_only_what_is_missing() {
     let all = planned(&node, &backup).await.bytes;
     let request = backup.request(&node).await;
     let mut change = 80;
-    while node.run_killed(&request, change).await && !node.files()[0].keys().any(|path| path.starts_with("Mixed")) {
+    while node.run_killed(&request, change).await
+        && !node.files()[0].keys().any(|path| path.starts_with("Mixed"))
+    {
         change += 5;
     }
     let plan = planned(&node, &backup).await;
@@ -114,7 +122,9 @@ async fn the_configuration_has_to_be_found() {
     let mut request = backup.request(&node).await;
     for yaml in [Some("/nonexistent/cassandra.yaml"), None] {
         request.cassandra_yaml = yaml.map(str::to_owned);
-        let plan = super::super::plan(&Context::default(), &node.machine, &request, &node.path("spool")).await.unwrap();
+        let plan = super::super::plan(&Context::default(), &node.machine, &request, &node.path("spool"))
+            .await
+            .unwrap();
         has(&plan.findings, &["cassandra.yaml", "name it with cassandra_yaml"]);
     }
     fs::write(node.path("conf/cassandra.yaml"), "a: [").unwrap();
@@ -126,7 +136,8 @@ async fn the_configuration_has_to_be_found() {
 #[tokio::test]
 async fn the_recorded_configuration_is_used_when_none_is_named() {
     let (mut backup, node) = (Backup::whole().await, Node::new());
-    backup.header.configuration.yaml_path = Some(node.path("conf/cassandra.yaml").to_str().unwrap().to_owned());
+    backup.header.configuration.yaml_path =
+        Some(node.path("conf/cassandra.yaml").to_str().unwrap().to_owned());
     let mut request = backup.request(&node).await;
     request.cassandra_yaml = None;
     node.run(&request).await.unwrap();
@@ -173,15 +184,31 @@ async fn newer_formats_need_the_settings_they_were_written_with() {
     was.sstable_format = Some("bti".to_owned());
     was.storage_compatibility_mode = Some("NONE".to_owned());
     let plan = planned(&node, &backup).await;
-    has(&plan.findings, &["uuid_sstable_identifiers_enabled is not set", "uuid_sstable_identifiers_enabled: true"]);
+    has(
+        &plan.findings,
+        &["uuid_sstable_identifiers_enabled is not set", "uuid_sstable_identifiers_enabled: true"],
+    );
     has(&plan.findings, &["selected_format: bti"]);
     has(&plan.findings, &["storage_compatibility_mode: NONE"]);
-    node.yaml(&format!("{}uuid_sstable_identifiers_enabled: true\nsstable: {{selected_format: bti}}\n\
-        storage_compatibility_mode: NONE\n", super::fixture::YAML));
+    node.yaml(&format!(
+        "{}uuid_sstable_identifiers_enabled: true\nsstable: {{selected_format: bti}}\n\
+        storage_compatibility_mode: NONE\n",
+        super::fixture::YAML
+    ));
     assert!(planned(&node, &backup).await.findings.is_empty());
     // The other way round is an upgrade.
     let old = Backup::whole().await;
     assert!(planned(&node, &old).await.findings.is_empty());
+}
+
+#[tokio::test]
+async fn a_nodes_data_goes_back_to_its_own_address() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    let mut request = backup.request(&node).await;
+    request.target = "10.0.0.9".to_owned();
+    let plan =
+        super::super::plan(&Context::default(), &node.machine, &request, &node.path("spool")).await.unwrap();
+    has(&plan.findings, &["the backup is of 127.0.0.1, and this is 10.0.0.9"]);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What is broken, tampered with, or changes meanwhile.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
@@ -118,7 +118,10 @@ async fn the_same_manifest_again_is_fine() {
 
 #[tokio::test]
 async fn a_session_is_never_used_twice() {
-    let bench = Bench::new(example());
+    let node = FakeNode::new(1);
+    node.flush(&node.table(0, "ks", "plain"), "", "nb-1-big", 1, 100);
+    let mut bench = Bench::new(node);
+    bench.request.snapshot.tables = vec![("ks".to_owned(), "plain".to_owned())];
     bench.upload().await.expect("uploaded");
     let error = bench.upload().await.expect_err("its keys are taken").into_agent_error();
     assert_eq!(error.kind, AgentErrorKind::Bug);
@@ -216,45 +219,24 @@ async fn meddled(bench: &Bench, act: impl Fn() + Send + Sync + 'static) -> Uploa
     error
 }
 
+type Change = fn(&File) -> std::io::Result<()>;
+
 #[tokio::test]
 async fn a_file_that_changes_while_it_is_read_is_named() {
-    let truncate = |path: PathBuf| {
-        move || {
-            OpenOptions::new().write(true).open(&path).expect("open").set_len(1_500_000).expect("truncate")
-        }
-    };
-    let grow = |path: PathBuf| {
-        move || OpenOptions::new().write(true).open(&path).expect("open").set_len(5_000_000).expect("grow")
-    };
-    let rewrite = |path: PathBuf| {
-        move || {
-            OpenOptions::new()
-                .write(true)
-                .open(&path)
-                .expect("open")
-                .write_all_at(b"other", 0)
-                .expect("write")
-        }
-    };
-
-    let bench = Bench::new(example());
-    let path = bench.node.snapshot_of(1, "ks", "plain", TAG).join("nb-2-big-Data.db");
-    let error = meddled(&bench, truncate(path)).await.into_agent_error();
-    assert_eq!(error.kind, AgentErrorKind::Transient);
-    assert!(
-        error.message.contains("nb-2-big-Data.db changed while it was read: it ended after 1500000 of"),
-        "{error}"
-    );
-
-    let bench = Bench::new(example());
-    let path = bench.node.snapshot_of(1, "ks", "plain", TAG).join("nb-2-big-Data.db");
-    let error = meddled(&bench, grow(path)).await.into_agent_error();
-    assert!(error.message.contains("it had 3145728 bytes and now has 5000000"), "{error}");
-
-    let bench = Bench::new(example());
-    let path = bench.node.snapshot_of(1, "ks", "plain", TAG).join("nb-2-big-Data.db");
-    let error = meddled(&bench, rewrite(path)).await.into_agent_error();
-    assert!(error.message.contains("changed while it was read: it was written to"), "{error}");
+    let cases: [(Change, &str); 3] = [
+        (|file| file.set_len(1_500_000), "it ended after 1500000 of 3145728 bytes"),
+        (|file| file.set_len(5_000_000), "it had 3145728 bytes and now has 5000000"),
+        (|file| file.write_all_at(b"other", 0), "it was written to"),
+    ];
+    for (change, what) in cases {
+        let bench = Bench::new(example());
+        let path = bench.node.snapshot_of(1, "ks", "plain", TAG).join("nb-2-big-Data.db");
+        let file = OpenOptions::new().write(true).open(path).expect("open");
+        let error = meddled(&bench, move || change(&file).expect("changed")).await.into_agent_error();
+        assert_eq!(error.kind, AgentErrorKind::Transient);
+        let expected = format!("nb-2-big-Data.db changed while it was read: {what}");
+        assert!(error.message.ends_with(&expected), "{error}");
+    }
 }
 
 #[tokio::test]

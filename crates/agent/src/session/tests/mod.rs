@@ -1,11 +1,13 @@
 //! The loop, in process, over an in-memory stream.
 
+mod round_trip;
+
 use std::time::Duration;
 
 use cassy_agent_protocol::frame::encode;
 use cassy_agent_protocol::{
-    AgentErrorKind, CheckStoreRequest, FrameDecoder, FromAgent, InspectRequest, LockRequest, PREAMBLE, Reply, Request,
-    ServerHello, StoreGrant, ToAgent,
+    AgentErrorKind, CheckStoreRequest, FrameDecoder, FromAgent, InspectRequest, LockRequest, PREAMBLE, Reply,
+    Request, ServerHello, StoreGrant, ToAgent,
 };
 use cassy_backup_format::ObjectKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -69,7 +71,8 @@ impl Server {
                 return message;
             }
             let mut buffer = [0; 4096];
-            let read = timeout(LONG, self.output.read(&mut buffer)).await.expect("the agent is silent").unwrap();
+            let read =
+                timeout(LONG, self.output.read(&mut buffer)).await.expect("the agent is silent").unwrap();
             assert!(read > 0, "the agent has ended");
             self.decoder.push(&buffer[..read]);
         }
@@ -105,7 +108,9 @@ async fn it_greets_works_and_ends_with_its_input() {
     // The same lock again is fine.
     server.request(2, lock(node.path(), 0)).await;
     assert_eq!(server.reply(2).await, Ok(Reply::Done));
-    server.request(3, Request::Inspect(InspectRequest { data_directories: vec!["/nonexistent".to_owned()] })).await;
+    server
+        .request(3, Request::Inspect(InspectRequest { data_directories: vec!["/nonexistent".to_owned()] }))
+        .await;
     assert_eq!(server.reply(3).await.unwrap_err().kind, AgentErrorKind::Permanent);
     while server.next().await != FromAgent::Heartbeat {}
     server.input = None;
@@ -170,7 +175,7 @@ async fn a_cancelled_request_is_answered() {
 
 #[tokio::test]
 async fn a_panic_is_an_answer() {
-    let error = tokio::spawn(async { panic!("on {}", "purpose") }).await.map(|()| ()).unwrap_err();
+    let error = tokio::spawn(async { panic!("on {}", "purpose") }).await.unwrap_err();
     let error = super::cut_short(error);
     assert_eq!((error.kind, error.message.as_str()), (AgentErrorKind::Bug, "the agent panicked: on purpose"));
     let mut server = Server::greeted(60_000).await;

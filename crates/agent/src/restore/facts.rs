@@ -139,7 +139,11 @@ pub(crate) struct Side {
 /// What it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SideKind {
+    /// What is in the commit log's directory beside [`SideKind::Segments`].
     CommitLog,
+    /// The commit log's segments. Cassandra makes an empty one before it looks at the SSTables: where an interrupted
+    /// restore is finished, they are what starts that the sentinel refused have left.
+    Segments,
     Hints,
     SavedCaches,
     ChangeData,

@@ -159,6 +159,7 @@ fn all_directories(facts: &ConfigurationFacts) -> Vec<String> {
 fn sides(facts: &ConfigurationFacts) -> Vec<Side> {
     [
         (SideKind::CommitLog, &facts.commitlog_directory),
+        (SideKind::Segments, &facts.commitlog_directory),
         (SideKind::Hints, &facts.hints_directory),
         (SideKind::SavedCaches, &facts.saved_caches_directory),
         (SideKind::ChangeData, &facts.cdc_raw_directory),
@@ -174,7 +175,14 @@ fn side(kind: SideKind, path: PathBuf) -> Side {
         Ok(Some(tree)) => {
             let skip = |path: &Path| path == Path::new(LOST_FOUND);
             tree.walk(&skip, &mut |file| {
-                found.add(path.join(file.path));
+                let of_this_kind = match kind {
+                    SideKind::CommitLog => !is_segment(&file.path),
+                    SideKind::Segments => is_segment(&file.path),
+                    SideKind::Hints | SideKind::SavedCaches | SideKind::ChangeData => true,
+                };
+                if of_this_kind {
+                    found.add(path.join(file.path));
+                }
                 Ok(())
             })
             .err()
@@ -183,6 +191,13 @@ fn side(kind: SideKind, path: PathBuf) -> Side {
         Err(error) => Some(error),
     };
     Side { kind, path, found, problem: problem.map(|error| chain(&error)) }
+}
+
+/// `CommitLogDescriptor`: `CommitLog-<version>-<id>.log`, directly in the directory.
+pub(crate) fn is_segment(path: &Path) -> bool {
+    path.to_str().is_some_and(|name| {
+        !name.contains('/') && name.starts_with("CommitLog-") && name.ends_with(".log")
+    })
 }
 
 /// What looking at a root needs.

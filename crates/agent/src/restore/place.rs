@@ -10,6 +10,7 @@ use cassy_sstable::{ComponentName, TOC_COMPONENT};
 use rustix::io::Errno;
 
 use super::error::RestoreError;
+use super::gather::is_segment;
 use super::facts::{Facts, Root, SideKind};
 use super::layout::Layout;
 use super::manifest::{Manifest, directories, table_directory};
@@ -130,7 +131,10 @@ impl Begun {
                 destination.ok_or_else(|| manifest.refuse("a data directory is not there".to_owned()))?;
             place(destination, &entry)?;
         }
-        self.delete_saved_caches(facts)?;
+        self.delete(facts, SideKind::SavedCaches, is_saved_cache)?;
+        if facts.is_resumed() {
+            self.delete(facts, SideKind::Segments, |name| is_segment(Path::new(name)))?;
+        }
         self.sync()?;
         for destination in &self.destinations {
             marker::clear_staged(&destination.root, &facts.staging)?;
@@ -159,11 +163,11 @@ impl Begun {
         Ok(())
     }
 
-    fn delete_saved_caches(&self, facts: &Facts) -> Result<(), FileError> {
-        for side in facts.sides.iter().filter(|side| side.kind == SideKind::SavedCaches) {
+    fn delete(&self, facts: &Facts, kind_of_side: SideKind, is: impl Fn(&str) -> bool) -> Result<(), FileError> {
+        for side in facts.sides.iter().filter(|side| side.kind == kind_of_side) {
             let Some(tree) = Tree::root(&side.path, &self.steps)? else { continue };
             for (name, kind) in tree.entries()? {
-                if kind == Kind::File && name.to_str().is_some_and(is_saved_cache) {
+                if kind == Kind::File && name.to_str().is_some_and(&is) {
                     tree.remove(&name)?;
                 }
             }

@@ -39,7 +39,7 @@ pub(crate) fn plan(facts: &Facts) -> RestorePlan {
     }
     space(facts, &mut plan.findings);
     for side in &facts.sides {
-        side_directory(side, &mut plan);
+        side_directory(facts, side, &mut plan);
     }
     age(facts, &mut plan.warnings);
     plan
@@ -302,15 +302,15 @@ fn space(facts: &Facts, findings: &mut Vec<String>) {
     }
 }
 
-fn side_directory(side: &Side, plan: &mut RestorePlan) {
+fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
     let path = side.path.display();
     let (what, why) = match side.kind {
-        SideKind::CommitLog => ("commit log", "Cassandra would replay them over the restored data"),
+        SideKind::CommitLog | SideKind::Segments => ("commit log", "Cassandra would replay them over the restored data"),
         SideKind::Hints => ("hints", "Cassandra would send them to other nodes"),
         SideKind::SavedCaches => ("saved caches", "caches of the data before"),
         SideKind::ChangeData => ("cdc", "changes of the data before"),
     };
-    let must_be_empty = matches!(side.kind, SideKind::CommitLog | SideKind::Hints);
+    let must_be_empty = matches!(side.kind, SideKind::CommitLog | SideKind::Segments | SideKind::Hints);
     if let Some(problem) = &side.problem {
         let text = format!("{what} directory {path} cannot be looked at: {problem}");
         if must_be_empty {
@@ -325,7 +325,11 @@ fn side_directory(side: &Side, plan: &mut RestorePlan) {
     }
     let holds = describe(&side.found);
     match side.kind {
-        SideKind::CommitLog | SideKind::Hints => plan
+        SideKind::Segments if facts.is_resumed() => plan.warnings.push(format!(
+            "{what} directory {path} holds {holds}, made by a start that the interrupted restore refused; the \
+             restore deletes such segments"
+        )),
+        SideKind::CommitLog | SideKind::Segments | SideKind::Hints => plan
             .findings
             .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: move them aside")),
         SideKind::SavedCaches => {

@@ -46,8 +46,7 @@ impl Resolved {
             .expect("cargo runs");
         assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
         let all: Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
-        let packages =
-            list(&all["packages"]).iter().map(|value| package(value)).map(|one| (one.id.clone(), one));
+        let packages = list(&all["packages"]).iter().map(package).map(|one| (one.id.clone(), one));
         let members = list(&all["workspace_members"]).iter().map(text).collect();
         let arrows = list(&all["resolve"]["nodes"]).iter().map(|node| (text(&node["id"]), ordinary(node)));
         Self { packages: packages.collect(), members, arrows: arrows.collect() }

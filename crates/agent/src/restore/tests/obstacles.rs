@@ -219,3 +219,18 @@ async fn a_directory_that_cannot_be_read_is_a_finding() {
     fs::set_permissions(node.path("data2"), fs::Permissions::from_mode(0o600)).unwrap();
     has(&planned(&node, &backup).await.findings, &["data2 cannot be looked at", "Not a directory"]);
 }
+
+/// Cassandra makes a segment before it looks at the SSTables, so a start that the sentinel refused leaves one.
+#[tokio::test]
+async fn segments_of_refused_starts_do_not_stop_the_second_call() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    fs::write(node.path("commitlog/CommitLog-7-1.log"), "x").unwrap();
+    has(&planned(&node, &backup).await.findings, &["commit log directory", "is not empty"]);
+    let mut facts = facts(&node, &backup, &backup.request(&node).await).await;
+    facts.roots[0].staging = super::super::marker::Staging::Ours;
+    let plan = plan::plan(&facts);
+    assert_eq!(plan.findings, Vec::<String>::new());
+    has(&plan.warnings, &["commit log directory", "deletes such segments"]);
+    fs::write(node.path("commitlog/notes.txt"), "x").unwrap();
+    has(&planned(&node, &backup).await.findings, &["commit log directory", "notes.txt"]);
+}

@@ -38,7 +38,11 @@ async fn a_lost_node_comes_back_with_every_row_and_file() -> Result<(), Failure>
     assert!(added < bytes_after_first / 4, "{added} bytes were sent again of {bytes_after_first}");
 
     assert_only_operators_snapshot_is_left(&directories)?;
-    assert_eq!(superseded_files(&directories)?, Vec::<String>::new(), "superseded incremental files are cleared");
+    assert_eq!(
+        superseded_files(&directories)?,
+        Vec::<String>::new(),
+        "superseded incremental files are cleared"
+    );
 
     for snapshot in [&second, &first] {
         world.node.stop().await?;
@@ -48,8 +52,7 @@ async fn a_lost_node_comes_back_with_every_row_and_file() -> Result<(), Failure>
 
         // Then: the files are the operator's, byte for byte, and nothing of ours is left.
         let placed = oracle::placed(&directories)?;
-        let found: oracle::Files =
-            placed.into_iter().filter(|(path, _)| files.contains_key(path)).collect();
+        let found: oracle::Files = placed.into_iter().filter(|(path, _)| files.contains_key(path)).collect();
         assert_eq!(oracle::differences(&files, &found), Vec::<String>::new());
         let left: Vec<_> = directories.iter().map(|d| d.join("node-backup")).filter(|d| d.exists()).collect();
         assert!(left.is_empty(), "staging is removed: {left:?}");
@@ -71,7 +74,9 @@ async fn a_lost_node_comes_back_with_every_row_and_file() -> Result<(), Failure>
     let ids: Vec<_> = listed.entries.iter().map(|entry| entry.snapshot_id.clone()).collect();
     assert_eq!(ids, [second, first]);
     assert!(listed.entries.iter().all(|entry| entry.status() == OperationStatus::Completed));
-    assert!(listed.entries.iter().all(|entry| entry.bytes_done == entry.bytes_total && entry.bytes_total > 0));
+    assert!(
+        listed.entries.iter().all(|entry| entry.bytes_done == entry.bytes_total && entry.bytes_total > 0)
+    );
     let clusters = client.list_clusters(ClusterListingRequest::default()).await.doing(|| "ListClusters")?;
     assert_eq!(clusters.into_inner().entries.len(), 1);
     Ok(())

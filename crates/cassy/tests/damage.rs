@@ -115,7 +115,11 @@ async fn restores_that_must_not_start(world: &mut World, cluster: &str, backup: 
     let refused = restore(world, cluster, backup).await.expect_err("the directories are not empty");
     let commitlog = world.node.commitlog_directory().display().to_string();
     assert!(refused.message().contains(&data) && refused.message().contains(&commitlog), "{refused}");
-    assert_eq!(oracle::everything(&world.node.own_directories())?, before, "a refused restore touches nothing");
+    assert_eq!(
+        oracle::everything(&world.node.own_directories())?,
+        before,
+        "a refused restore touches nothing"
+    );
 
     world.node.wipe()?;
     let yaml = fs::read_to_string(world.node.yaml_path()).doing(|| "read cassandra.yaml")?;

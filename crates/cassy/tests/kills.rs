@@ -66,7 +66,8 @@ async fn killed_in_mid_upload(world: &mut World, cluster: &str, victim: Victim) 
     let (status, message) = world.backup_outcome(&snapshot_id).await?;
     assert_eq!(status, OperationStatus::Completed, "{victim:?}: {message}");
     let request = BackupListingRequest { snapshot_id, ..Default::default() };
-    let entries = world.server.client()?.list_backups(request).await.doing(|| "ListBackups")?.into_inner().entries;
+    let entries =
+        world.server.client()?.list_backups(request).await.doing(|| "ListBackups")?.into_inner().entries;
     assert_eq!(entries.len(), 1, "{victim:?}: one row, one final state");
     Ok(())
 }
@@ -101,7 +102,10 @@ async fn killed_in_mid_placement(
         }
     } else {
         if sentinel(&data) {
-            assert!(world.node.start().await.is_err(), "{victim:?}: Cassandra must not start on half a restore");
+            assert!(
+                world.node.start().await.is_err(),
+                "{victim:?}: Cassandra must not start on half a restore"
+            );
             let log = world.node.log();
             assert!(log.contains("unreadable sstables"), "{victim:?}: {log}");
             world.node.kill();
@@ -129,8 +133,12 @@ async fn clients_that_hang_up(world: &World, cluster: &str) -> Result<(), Failur
                 Err(status) => Probe::NotYet(status.to_string()),
                 Ok(answer) => {
                     let entries = answer.into_inner().entries;
-                    let open = entries.iter().any(|e| (e.status as i32) < OperationStatus::Completed as i32);
-                    if open || world.sshd.has_sessions() { Probe::NotYet(format!("{entries:?}")) } else { Probe::Ready(()) }
+                    let open = entries.iter().any(|e| e.status < OperationStatus::Completed as i32);
+                    if open || world.sshd.has_sessions() {
+                        Probe::NotYet(format!("{entries:?}"))
+                    } else {
+                        Probe::Ready(())
+                    }
                 }
             }
         })

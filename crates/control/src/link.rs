@@ -93,7 +93,11 @@ impl Link {
     }
 
     /// Waits for the next try; gives the error back when there is none.
-    pub(crate) async fn pause_before_retry(&self, tries: &mut Tries, error: NodeError) -> Result<(), NodeError> {
+    pub(crate) async fn pause_before_retry(
+        &self,
+        tries: &mut Tries,
+        error: NodeError,
+    ) -> Result<(), NodeError> {
         let Some(pause) = BACKOFF.get(tries.0).filter(|_| error.is_transient()) else {
             return Err(error);
         };
@@ -141,9 +145,12 @@ impl Link {
     /// Stops a request that makes no progress.
     async fn watched(&self, agent: &dyn Agent, request: Request) -> Result<Reply, NodeError> {
         let progress = self.progress.clone();
-        let work = agent.request(request, Arc::new(move |now| {
-            progress.send_replace(now);
-        }));
+        let work = agent.request(
+            request,
+            Arc::new(move |now| {
+                progress.send_replace(now);
+            }),
+        );
         tokio::pin!(work);
         let mut moved = self.progress.subscribe();
         loop {

@@ -10,7 +10,9 @@ use crate::job::{
 };
 
 /// A pure state machine that the runner can store and drive.
-pub(crate) trait Machine: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+pub(crate) trait Machine:
+    Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
     type Event: Send + 'static;
     type Effect: Clone + Send + Sync + 'static;
 

@@ -14,6 +14,8 @@ use crate::job::Failure;
 pub trait NodeAccess: Send + Sync + 'static {
     /// Starts an agent on the node. It ends when it is dropped.
     async fn agent(&self, address: &str, hello: ServerHello) -> Result<Box<dyn Agent>, NodeError>;
+    /// Logs in and out again: the node's host key is known from then on.
+    async fn meet(&self, address: &str) -> Result<(), NodeError>;
     /// Opens a session with the node's Cassandra.
     async fn cassandra(&self, address: &str) -> Result<Box<dyn Cassandra>, NodeError>;
 }

@@ -1,10 +1,12 @@
 //! Registering clusters: any one host of a cluster tells all the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cassy_backup_format::BackupId;
 use cassy_catalog::{Catalog, ClusterNode, ClusterRow};
+use futures::StreamExt;
 use tokio::time::timeout;
 
 use crate::nodes::{NodeAccess, NodeDescription, NodeErrorKind};
@@ -13,6 +15,9 @@ use crate::runner::database_failed;
 
 /// To connect to one node and read what it says of itself.
 const DESCRIBE_LIMIT: Duration = Duration::from_secs(45);
+
+/// Logins under way at once.
+const MEETINGS_AT_ONCE: usize = 16;
 
 /// Asks a node what it says of itself and of the ring.
 pub(crate) async fn describe(access: &dyn NodeAccess, host: &str) -> Result<NodeDescription, OperationError> {
@@ -27,7 +32,8 @@ pub(crate) async fn describe(access: &dyn NodeAccess, host: &str) -> Result<Node
             Err(OperationError { kind, message: error.message, hints: error.hint.into_iter().collect() })
         }
         Err(_elapsed) => {
-            let message = format!("{host}: its Cassandra did not answer within {} s", DESCRIBE_LIMIT.as_secs());
+            let message =
+                format!("{host}: its Cassandra did not answer within {} s", DESCRIBE_LIMIT.as_secs());
             Err(OperationError::new(OperationErrorKind::Unavailable, message))
         }
     }
@@ -62,6 +68,20 @@ pub(crate) async fn register(
     };
     catalog.register_cluster(epoch, &row, &nodes(described)).await.map_err(failed)?;
     Ok(cluster(row))
+}
+
+/// Logs in to every node, so that its host key is the one seen at registration. That a node cannot be logged in to
+/// is said in the log, and by the first backup.
+pub(crate) async fn meet_all(access: Arc<dyn NodeAccess>, addresses: Vec<String>) {
+    let meetings = futures::stream::iter(addresses).for_each_concurrent(MEETINGS_AT_ONCE, |address| {
+        let access = Arc::clone(&access);
+        async move {
+            if let Err(error) = access.meet(&address).await {
+                tracing::warn!(node = address, error = %error, hint = error.hint, "a registered node cannot be logged in to");
+            }
+        }
+    });
+    meetings.await;
 }
 
 /// A ring that is changing, or that has a node down, is not registered.
@@ -100,7 +120,11 @@ fn nodes(described: &NodeDescription) -> Vec<ClusterNode> {
 }
 
 /// How the ring of the moment differs from the registered one, in words.
-pub(crate) fn changes(row: &ClusterRow, registered: &[ClusterNode], described: &NodeDescription) -> Vec<String> {
+pub(crate) fn changes(
+    row: &ClusterRow,
+    registered: &[ClusterNode],
+    described: &NodeDescription,
+) -> Vec<String> {
     let before: BTreeSet<&String> = row.target_ips.iter().collect();
     let now: BTreeSet<&String> = described.ring.keys().collect();
     let mut notes = Vec::new();
@@ -111,7 +135,8 @@ pub(crate) fn changes(row: &ClusterRow, registered: &[ClusterNode], described: &
     };
     note("added", now.difference(&before).map(|a| a.as_str()).collect());
     note("gone", before.difference(&now).map(|a| a.as_str()).collect());
-    let ids: BTreeMap<&str, &str> = registered.iter().map(|n| (n.address.as_str(), n.host_id.as_str())).collect();
+    let ids: BTreeMap<&str, &str> =
+        registered.iter().map(|n| (n.address.as_str(), n.host_id.as_str())).collect();
     let replaced = described.ring.iter().filter(|(address, host_id)| {
         ids.get(address.as_str()).is_some_and(|known| *known != host_id.to_string())
     });

@@ -88,7 +88,12 @@ impl Runner {
     }
 
     /// Drives a job that was found unfinished at the start.
-    pub(crate) fn resume<M: Machine>(self: &Arc<Self>, job: M, filing: &Filing, performer: Arc<dyn Perform<M>>) {
+    pub(crate) fn resume<M: Machine>(
+        self: &Arc<Self>,
+        job: M,
+        filing: &Filing,
+        performer: Arc<dyn Perform<M>>,
+    ) {
         match self.reserve(&job, filing) {
             Ok(reservation) => drop(self.spawn(job, M::RESUMED(), performer, reservation)),
             Err(error) => tracing::error!(job = job.job_id(), error = %error, "the job was not resumed"),
@@ -111,7 +116,11 @@ impl Runner {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn reserve<M: Machine>(self: &Arc<Self>, job: &M, filing: &Filing) -> Result<Reservation, OperationError> {
+    fn reserve<M: Machine>(
+        self: &Arc<Self>,
+        job: &M,
+        filing: &Filing,
+    ) -> Result<Reservation, OperationError> {
         let (job_id, targets) = (job.job_id(), job.targets());
         let mut live = self.lock();
         if live.len() >= LIVE_LIMIT {
@@ -122,7 +131,8 @@ impl Runner {
         let of_cluster = live.iter().filter(|(_, other)| other.cluster_id == filing.cluster_id);
         for (other_id, other) in of_cluster {
             if let Some(target) = other.targets.iter().find(|target| targets.contains(target)) {
-                let message = format!("{target} is at work for the job {other_id} (snapshot {})", other.snapshot_id);
+                let message =
+                    format!("{target} is at work for the job {other_id} (snapshot {})", other.snapshot_id);
                 return Err(OperationError::new(OperationErrorKind::FailedPrecondition, message)
                     .hint("wait until that job has ended: ListBackups and ListRestoreStatuses show it"));
             }
@@ -196,7 +206,11 @@ impl Runner {
                     return;
                 }
                 None => {
-                    tracing::error!(job = job.job_id(), stage = job.stage_name(), "the job has nothing to wait for");
+                    tracing::error!(
+                        job = job.job_id(),
+                        stage = job.stage_name(),
+                        "the job has nothing to wait for"
+                    );
                     return;
                 }
             };
@@ -218,10 +232,18 @@ impl Runner {
             match self.catalog.save_job(self.epoch, &update, self.clock.now_ms()).await {
                 Ok(()) => return true,
                 Err(error @ CatalogError::Database { .. }) => {
-                    tracing::error!(job = update.job_id, error = chain(&error), "the job was not stored; trying again");
+                    tracing::error!(
+                        job = update.job_id,
+                        error = chain(&error),
+                        "the job was not stored; trying again"
+                    );
                 }
                 Err(error) => {
-                    tracing::error!(job = update.job_id, error = chain(&error), "the job is no longer this server's");
+                    tracing::error!(
+                        job = update.job_id,
+                        error = chain(&error),
+                        "the job is no longer this server's"
+                    );
                     return false;
                 }
             }
@@ -235,7 +257,11 @@ impl Runner {
 async fn perform<M: Machine>(performer: Arc<dyn Perform<M>>, job: M, effect: M::Effect) -> M::Event {
     let outcome = AssertUnwindSafe(performer.perform(&job, &effect)).catch_unwind().await;
     outcome.unwrap_or_else(|_panic| {
-        tracing::error!(job = job.job_id(), stage = job.stage_name(), "a defect of Cassy: the stage panicked");
+        tracing::error!(
+            job = job.job_id(),
+            stage = job.stage_name(),
+            "a defect of Cassy: the stage panicked"
+        );
         let failure = Failure {
             unavailable: false,
             message: format!("a defect of Cassy in the stage {}", job.stage_name()),
@@ -256,8 +282,9 @@ fn row(entry: HistoryEntry) -> NodeRow {
 /// The answer when the database does not do its part.
 pub(crate) fn database_failed(what: &str, error: &CatalogError) -> OperationError {
     let message = format!("cannot {what}: {}", chain(error));
-    OperationError::new(OperationErrorKind::Unavailable, message)
-        .hint("check the metadata database (metadata_db_url): its disk, its permissions, who else has it open")
+    OperationError::new(OperationErrorKind::Unavailable, message).hint(
+        "check the metadata database (metadata_db_url): its disk, its permissions, who else has it open",
+    )
 }
 
 /// Keeps the job's nodes from other jobs until it is dropped.

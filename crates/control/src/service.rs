@@ -64,7 +64,13 @@ impl Service {
         let runner = Arc::new(Runner::new(parts.catalog.clone(), parts.epoch, Arc::clone(&parts.clock)));
         let progress = Arc::new(ProgressBoard::new(parts.catalog.clone(), parts.epoch));
         let board = Arc::clone(&progress).run();
-        let service = Self { runner, progress, registering: tokio::sync::Mutex::default(), progress_task: tokio::spawn(board), parts };
+        let service = Self {
+            runner,
+            progress,
+            registering: tokio::sync::Mutex::default(),
+            progress_task: tokio::spawn(board),
+            parts,
+        };
         service.resume_jobs().await?;
         Ok(Arc::new(service))
     }
@@ -94,7 +100,8 @@ impl Service {
     }
 
     fn resume_job(&self, state: &str, filing: &Filing) -> Result<(), OperationError> {
-        let unreadable = |error: serde_json::Error| precondition(format!("its state cannot be read: {error}"));
+        let unreadable =
+            |error: serde_json::Error| precondition(format!("its state cannot be read: {error}"));
         match filing.kind {
             JobKind::Backup => {
                 let job: BackupJob = serde_json::from_str(state).map_err(unreadable)?;
@@ -164,8 +171,11 @@ impl Service {
         request: &RestoreRequest,
     ) -> Result<ClusterManifest, OperationError> {
         let unknown = || {
-            OperationError::new(OperationErrorKind::NotFound, format!("there is no backup {}", request.snapshot_id))
-                .hint("ListBackups shows the backups of a cluster")
+            OperationError::new(
+                OperationErrorKind::NotFound,
+                format!("there is no backup {}", request.snapshot_id),
+            )
+            .hint("ListBackups shows the backups of a cluster")
         };
         let backup_id: BackupId = request.snapshot_id.parse().map_err(|_invalid| unknown())?;
         if self.runner.is_live(&request.snapshot_id) {
@@ -175,11 +185,14 @@ impl Service {
         let key = keys(cluster_id)?.cluster_manifest(&backup_id);
         let stored = match self.parts.store.get(&key, CLUSTER_MANIFEST_LIMIT_BYTES).await {
             Ok(stored) => stored,
-            Err(StoreError::NotFound { .. }) => return Err(self.why_absent(request).await?.unwrap_or_else(unknown)),
+            Err(StoreError::NotFound { .. }) => {
+                return Err(self.why_absent(request).await?.unwrap_or_else(unknown));
+            }
             Err(error) => return Err(store_failed("read the cluster manifest", &error)),
         };
-        let manifest = ClusterManifest::from_json(&stored)
-            .map_err(|error| precondition(format!("the cluster manifest {key} cannot be read: {}", chain(&error))))?;
+        let manifest = ClusterManifest::from_json(&stored).map_err(|error| {
+            precondition(format!("the cluster manifest {key} cannot be read: {}", chain(&error)))
+        })?;
         if manifest.cluster_id != *cluster_id || manifest.backup_id != backup_id {
             return Err(precondition(format!("the cluster manifest {key} is that of another backup")));
         }
@@ -196,7 +209,11 @@ impl Service {
             precondition(format!(
                 "the backup {} cannot be restored: {}",
                 request.snapshot_id,
-                if entry.message.is_empty() { "it has no manifest in the store".to_owned() } else { entry.message }
+                if entry.message.is_empty() {
+                    "it has no manifest in the store".to_owned()
+                } else {
+                    entry.message
+                }
             ))
         }))
     }
@@ -207,11 +224,16 @@ impl Operations for Service {
     async fn register_cluster(&self, cassandra_host: &str) -> Result<Cluster, OperationError> {
         let described = registration::describe(&*self.parts.access, cassandra_host).await?;
         let _one_at_a_time = self.registering.lock().await;
-        registration::register(&self.parts.catalog, self.parts.epoch, self.parts.clock.now_ms(), &described).await
+        let (catalog, epoch, now) = (&self.parts.catalog, self.parts.epoch, self.parts.clock.now_ms());
+        let cluster = registration::register(catalog, epoch, now, &described).await?;
+        let access = Arc::clone(&self.parts.access);
+        tokio::spawn(registration::meet_all(access, cluster.target_ips.clone()));
+        Ok(cluster)
     }
 
     async fn list_clusters(&self, selector: ClusterSelector) -> Result<Vec<Cluster>, OperationError> {
-        let selector = cassy_catalog::ClusterSelector { cluster_id: selector.cluster_id, limit: selector.limit };
+        let selector =
+            cassy_catalog::ClusterSelector { cluster_id: selector.cluster_id, limit: selector.limit };
         let rows = self.parts.catalog.clusters(&selector).await;
         let rows = rows.map_err(|e| database_failed("list the clusters", &e))?;
         Ok(rows.into_iter().map(registration::cluster).collect())
@@ -353,8 +375,11 @@ fn backup_targets(asked: &[String], described: &NodeDescription) -> Result<Vec<S
         let members: Vec<_> = described.ring.keys().cloned().collect();
         return Err(invalid(message).hint(format!("the ring is {}", members.join(", "))));
     }
-    let targets: BTreeSet<String> =
-        if asked.is_empty() { described.ring.keys().cloned().collect() } else { asked.iter().cloned().collect() };
+    let targets: BTreeSet<String> = if asked.is_empty() {
+        described.ring.keys().cloned().collect()
+    } else {
+        asked.iter().cloned().collect()
+    };
     let absent: Vec<_> = targets.iter().filter(|t| !described.live.contains(t)).cloned().collect();
     if !absent.is_empty() {
         let message = format!("not alive: {}", absent.join(", "));
@@ -387,8 +412,13 @@ fn restore_targets(
                 backup_id: manifest.backup_id,
                 blake3: node.blake3.clone(),
             };
-            let node_part =
-                RestoreNode { host_id: node.host_id, manifest: parent, plan: None, restored: None, failure: None };
+            let node_part = RestoreNode {
+                host_id: node.host_id,
+                manifest: parent,
+                plan: None,
+                restored: None,
+                failure: None,
+            };
             (node.address.clone(), node_part)
         })
         .collect();

@@ -1,6 +1,8 @@
 //! Jobs on the real runner, a real database and a real store, with a fake node: each stage made to fail, to
 //! panic, and to be cut short by the end of the server.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use std::sync::Arc;
@@ -132,7 +134,11 @@ async fn a_client_that_hangs_up_changes_nothing() {
         () = ring.reached.notified() => {}
     }
     drop(asked);
-    assert_eq!(server.catalog.unfinished_jobs().await.unwrap().len(), 1, "the job goes on without its client");
+    assert_eq!(
+        server.catalog.unfinished_jobs().await.unwrap().len(),
+        1,
+        "the job goes on without its client"
+    );
     server.service.shut_down().await;
     ring.heal();
     let server = Server::start(directory.path(), &ring).await;

@@ -176,8 +176,8 @@ fn side(kind: SideKind, path: PathBuf) -> Side {
             let skip = |path: &Path| path == Path::new(LOST_FOUND);
             tree.walk(&skip, &mut |file| {
                 let of_this_kind = match kind {
-                    SideKind::CommitLog => !is_segment(&file.path),
-                    SideKind::Segments => is_segment(&file.path),
+                    SideKind::CommitLog => !is_segment(file.path),
+                    SideKind::Segments => is_segment(file.path),
                     SideKind::Hints | SideKind::SavedCaches | SideKind::ChangeData => true,
                 };
                 if of_this_kind {
@@ -195,9 +195,8 @@ fn side(kind: SideKind, path: PathBuf) -> Side {
 
 /// `CommitLogDescriptor`: `CommitLog-<version>-<id>.log`, directly in the directory.
 pub(crate) fn is_segment(path: &Path) -> bool {
-    path.to_str().is_some_and(|name| {
-        !name.contains('/') && name.starts_with("CommitLog-") && name.ends_with(".log")
-    })
+    path.to_str()
+        .is_some_and(|name| !name.contains('/') && name.starts_with("CommitLog-") && name.ends_with(".log"))
 }
 
 /// What looking at a root needs.

@@ -10,8 +10,8 @@ use cassy_sstable::{ComponentName, TOC_COMPONENT};
 use rustix::io::Errno;
 
 use super::error::RestoreError;
-use super::gather::is_segment;
 use super::facts::{Facts, Root, SideKind};
+use super::gather::is_segment;
 use super::layout::Layout;
 use super::manifest::{Manifest, directories, table_directory};
 use super::marker::{self, Marker, STAGED};
@@ -163,7 +163,12 @@ impl Begun {
         Ok(())
     }
 
-    fn delete(&self, facts: &Facts, kind_of_side: SideKind, is: impl Fn(&str) -> bool) -> Result<(), FileError> {
+    fn delete(
+        &self,
+        facts: &Facts,
+        kind_of_side: SideKind,
+        is: impl Fn(&str) -> bool,
+    ) -> Result<(), FileError> {
         for side in facts.sides.iter().filter(|side| side.kind == kind_of_side) {
             let Some(tree) = Tree::root(&side.path, &self.steps)? else { continue };
             for (name, kind) in tree.entries()? {

@@ -305,7 +305,9 @@ fn space(facts: &Facts, findings: &mut Vec<String>) {
 fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
     let path = side.path.display();
     let (what, why) = match side.kind {
-        SideKind::CommitLog | SideKind::Segments => ("commit log", "Cassandra would replay them over the restored data"),
+        SideKind::CommitLog | SideKind::Segments => {
+            ("commit log", "Cassandra would replay them over the restored data")
+        }
         SideKind::Hints => ("hints", "Cassandra would send them to other nodes"),
         SideKind::SavedCaches => ("saved caches", "caches of the data before"),
         SideKind::ChangeData => ("cdc", "changes of the data before"),

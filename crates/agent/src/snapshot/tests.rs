@@ -115,8 +115,9 @@ fn many_problems_are_told_shortly() {
 
 #[test]
 fn links_and_special_files_are_refused_by_name() {
-    let error =
-        |damage: &dyn Fn(&Path)| checked(|_, zero, _| damage(zero)).expect("an answer that names it").join("\n");
+    let error = |damage: &dyn Fn(&Path)| {
+        checked(|_, zero, _| damage(zero)).expect("an answer that names it").join("\n")
+    };
     let text = error(&|zero| symlink("/etc/passwd", zero.join("nb-3-big-Data.db")).expect("symlink"));
     assert!(text.contains("nb-3-big-Data.db is a symbolic link"), "{text}");
     let text = error(&|zero| {

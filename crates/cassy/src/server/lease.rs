@@ -61,7 +61,7 @@ pub(super) async fn keep(catalog: Catalog, lease: Lease) -> String {
             Err(LeaseError::HeldBy { holder, .. }) => return format!("{holder} has it"),
             Err(error) if renewed.elapsed() > TTL => return super::chain(&error),
             Err(error) => {
-                tracing::warn!(error = super::chain(&error), "the lease was not renewed; trying again")
+                tracing::warn!(error = super::chain(&error), "the lease was not renewed; trying again");
             }
         }
     }

@@ -38,8 +38,12 @@ impl NodeAccess for RealNodes {
         Ok(Box::new(RemoteAgent { address: address.to_owned(), handle: Mutex::new(Some(Arc::new(handle))) }))
     }
 
+    async fn meet(&self, address: &str) -> Result<(), NodeError> {
+        self.ssh.check(address).await.map_err(|error| ssh_error(&error))
+    }
+
     async fn cassandra(&self, address: &str) -> Result<Box<dyn Cassandra>, NodeError> {
-        let dialer = Arc::new(TcpDialer::default());
+        let dialer = Arc::new(TcpDialer);
         let session = NodeSession::connect(dialer, address, self.jmx_port, Deadlines::default()).await;
         Ok(Box::new(RemoteCassandra { session: session.map_err(|error| jmx_error(&error))? }))
     }

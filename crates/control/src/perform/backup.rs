@@ -9,7 +9,9 @@ use cassy_agent_protocol::{
     CheckSnapshotRequest, CheckStoreRequest, DataDirectories, InspectRequest, Reply, Request, StoreGrant,
     SweepRequest, UploadRequest, UploadSummary,
 };
-use cassy_backup_format::{BackupKind, ClusterManifest, HostId, Keys, MissingNode, NodeManifestRef, SessionId};
+use cassy_backup_format::{
+    BackupKind, ClusterManifest, HostId, Keys, MissingNode, NodeManifestRef, SessionId,
+};
 use cassy_catalog::{Catalog, UploadSession};
 use cassy_store::Store;
 use tokio::time::timeout;

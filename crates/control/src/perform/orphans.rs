@@ -90,7 +90,10 @@ fn attempts_in(
     manifest: &ObjectKey,
 ) -> Result<HashSet<Attempt>, NodeError> {
     let unreadable = |e: &dyn std::error::Error| {
-        NodeError::new(NodeErrorKind::Permanent, format!("the manifest {manifest} cannot be read: {}", chain(e)))
+        NodeError::new(
+            NodeErrorKind::Permanent,
+            format!("the manifest {manifest} cannot be read: {}", chain(e)),
+        )
     };
     let mut found = HashSet::new();
     for entry in ManifestReader::open(file).map_err(|e| unreadable(&e))? {

@@ -25,7 +25,9 @@ pub(crate) async fn choose_and_pin(
     let mut parents = BTreeMap::new();
     for (target, node) in job.alive() {
         let Some(facts) = &node.facts else { continue };
-        if let Some((key, backup_id)) = newest(store, keys, &facts.host_id).await.map_err(|e| store_error(&e))? {
+        if let Some((key, backup_id)) =
+            newest(store, keys, &facts.host_id).await.map_err(|e| store_error(&e))?
+        {
             let blake3 = digest(store, &key).await.map_err(|e| store_error(&e))?;
             parents.insert(target.clone(), ParentManifest { key, backup_id, blake3 });
         }

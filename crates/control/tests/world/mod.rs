@@ -18,8 +18,8 @@ use cassy_control::nodes::{
     Agent, Cassandra, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
 };
 use cassy_control::{
-    BackupRequest, BackupType, HistorySelector, Operations, RestoreRequest, RestoreType, Service, ServiceParts,
-    SystemClock,
+    BackupRequest, BackupType, HistorySelector, Operations, RestoreRequest, RestoreType, Service,
+    ServiceParts, SystemClock,
 };
 use cassy_store::{Store, StoreAccess};
 use tokio::sync::Notify;
@@ -88,6 +88,10 @@ impl NodeAccess for FakeAccess {
     async fn agent(&self, _address: &str, _hello: ServerHello) -> Result<Box<dyn Agent>, NodeError> {
         self.0.step("agent").await?;
         Ok(Box::new(FakeAgent(Arc::clone(&self.0))))
+    }
+
+    async fn meet(&self, _address: &str) -> Result<(), NodeError> {
+        Ok(())
     }
 
     async fn cassandra(&self, _address: &str) -> Result<Box<dyn Cassandra>, NodeError> {

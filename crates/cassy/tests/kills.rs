@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cassy_api::proto::{BackupListingRequest, BackupRequest, OperationStatus};
+use cassy_backup_format::ManifestReader;
 use cassy_testkit::{Doing, Failure, Probe, Runtime, World, dataset, oracle, wait_for};
 
 /// Who is killed.
@@ -52,8 +53,8 @@ async fn whoever_dies_the_job_ends_once_and_the_data_comes_back() -> Result<(), 
 
 /// The job is taken up by the next server, or by the next agent: it ends COMPLETED, once.
 async fn killed_in_mid_upload(world: &mut World, cluster: &str, victim: Victim) -> Result<(), Failure> {
-    // Without older manifests everything is sent, so that there is something to interrupt.
-    remove_manifests(&world.store())?;
+    // An empty store, so that everything is sent and there is something to interrupt.
+    remove_backups(&world.store())?;
     let before = objects(&world.store())?;
     let snapshot_id = world.begin_backup(cluster).await?;
     wait_for("objects are sent", Duration::from_secs(60), async || match objects(&world.store()) {
@@ -69,7 +70,7 @@ async fn killed_in_mid_upload(world: &mut World, cluster: &str, victim: Victim) 
     let entries =
         world.server.client()?.list_backups(request).await.doing(|| "ListBackups")?.into_inner().entries;
     assert_eq!(entries.len(), 1, "{victim:?}: one row, one final state");
-    Ok(())
+    assert_no_leftovers(world)
 }
 
 /// Cassandra refuses to start on what is half placed, and a second call finishes it.
@@ -199,6 +200,7 @@ fn assert_no_leftovers(world: &World) -> Result<(), Failure> {
         .filter(|key| key.ends_with(".part") || key.contains("/pin/") || key.contains("/probe/"))
         .collect();
     assert_eq!(odd, Vec::<String>::new(), "no half object, pin or probe is left");
+    assert_eq!(unnamed_objects(&world.store())?, Vec::<String>::new(), "no object of a dead session is left");
     Ok(())
 }
 
@@ -206,11 +208,29 @@ fn objects(store: &Path) -> Result<BTreeSet<String>, Failure> {
     Ok(oracle::everything(&[store.to_owned()])?.into_iter().map(|path| path.display().to_string()).collect())
 }
 
-fn remove_manifests(store: &Path) -> Result<(), Failure> {
-    for key in objects(store)?.into_iter().filter(|key| key.contains("/manifest/")) {
-        std::fs::remove_file(&key).doing(|| format!("remove {key}"))?;
+fn remove_backups(store: &Path) -> Result<(), Failure> {
+    let backups = store.join("cassy");
+    if backups.exists() {
+        std::fs::remove_dir_all(&backups).doing(|| "empty the store")?;
     }
     Ok(())
+}
+
+/// The keys of data objects that no node manifest names.
+fn unnamed_objects(store: &Path) -> Result<Vec<String>, Failure> {
+    let keys = objects(store)?;
+    let mut named = BTreeSet::new();
+    for manifest in keys.iter().filter(|key| key.contains("/manifest/")) {
+        let file = std::fs::File::open(manifest).doing(|| format!("open {manifest}"))?;
+        for entry in ManifestReader::open(file).doing(|| format!("read {manifest}"))? {
+            let objects = entry.doing(|| format!("read {manifest}"))?.objects;
+            named.extend(
+                objects.into_iter().map(|object| store.join(object.key.as_str()).display().to_string()),
+            );
+        }
+    }
+    assert!(!named.is_empty(), "there is a manifest");
+    Ok(keys.into_iter().filter(|key| key.contains("/data/") && !named.contains(key)).collect())
 }
 
 fn sentinel(data: &[PathBuf]) -> bool {

@@ -17,4 +17,5 @@ mod service;
 
 pub use clock::{Clock, SystemClock};
 pub use operations::*;
+pub use perform::chain;
 pub use service::{Service, ServiceParts};

@@ -15,7 +15,7 @@ const FETCH_PREFIX: &str = "fetching-";
 const FETCH_LIMIT: Duration = Duration::from_secs(1_200);
 const JAVA_MAJOR: u32 = 17;
 const SKIP_VARIABLE: &str = "CASSY_TEST_NO_JVM";
-const REQUIRE_VARIABLE: &str = "CASSY_TEST_REQUIRE_ALL";
+const REQUIRE_VARIABLE: &str = "CASSY_TEST_REQUIRE";
 
 /// A Java and the jars of one Cassandra version, ready to be started.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cassy_catalog::{Catalog, Lease, LeaseError, SERVER_LEASE};
+use cassy_control::chain;
 
 /// How long a lease lives without being renewed.
 const TTL: Duration = Duration::from_secs(20);
@@ -59,9 +60,9 @@ pub(super) async fn keep(catalog: Catalog, lease: Lease) -> String {
         match catalog.renew(&lease).await {
             Ok(()) => renewed = tokio::time::Instant::now(),
             Err(LeaseError::HeldBy { holder, .. }) => return format!("{holder} has it"),
-            Err(error) if renewed.elapsed() > TTL => return super::chain(&error),
+            Err(error) if renewed.elapsed() > TTL => return chain(&error),
             Err(error) => {
-                tracing::warn!(error = super::chain(&error), "the lease was not renewed; trying again");
+                tracing::warn!(error = chain(&error), "the lease was not renewed; trying again");
             }
         }
     }
@@ -70,7 +71,7 @@ pub(super) async fn keep(catalog: Catalog, lease: Lease) -> String {
 /// Gives the lease back.
 pub(super) async fn release(catalog: &Catalog, lease: &Lease) {
     if let Err(error) = catalog.release(lease).await {
-        tracing::warn!(error = super::chain(&error), "the lease was not given back; it runs out by itself");
+        tracing::warn!(error = chain(&error), "the lease was not given back; it runs out by itself");
     }
 }
 

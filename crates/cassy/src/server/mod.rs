@@ -7,7 +7,6 @@ mod host_keys;
 mod lease;
 mod nodes;
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +15,7 @@ use std::time::Duration;
 
 use cassy_agent_protocol::StoreGrant;
 use cassy_catalog::Catalog;
-use cassy_control::{Service, ServiceParts, SystemClock};
+use cassy_control::{Service, ServiceParts, SystemClock, chain};
 use cassy_ssh::{Ssh, SshConfig};
 use cassy_store::StoreAccess;
 use tokio::net::TcpListener;
@@ -151,16 +150,4 @@ async fn told_to_stop() {
         _ = interrupted.recv() => {}
     }
     tracing::info!("stopping; unfinished jobs go on at the next start");
-}
-
-/// The whole chain of an error in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

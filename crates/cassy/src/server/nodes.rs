@@ -8,13 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cassy_agent_protocol::{AgentErrorKind, Progress, Reply, Request, ServerHello};
 use cassy_cassandra::{Deadlines, ErrorClass, Keyspaces, NodeSession, OperationMode, SnapshotTag, TcpDialer};
+use cassy_control::chain;
 use cassy_control::nodes::{
     Agent, Cassandra, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
 };
 use cassy_ssh::{AgentCallError, AgentHandle, Class, Ssh, SshError};
 use tokio::sync::{Mutex, watch};
-
-use super::chain;
 
 /// Of a flush or a snapshot; the stage's own limit is longer.
 const CHANGE_LIMIT: Duration = Duration::from_secs(840);

@@ -70,7 +70,7 @@ fn store_error(error: &StoreError) -> NodeError {
 }
 
 /// The whole chain of an error in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

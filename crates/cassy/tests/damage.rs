@@ -1,10 +1,12 @@
 //! What is wrong is refused, named, and leaves nothing behind: on a real Cassandra, its disk, and the store.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use cassy_api::proto::{BackupRequest, ClusterRegistrationRequest, OperationStatus, RestoreRequest};
+use cassy_backup_format::ManifestReader;
 use cassy_testkit::{Doing, Failure, Runtime, World, dataset, oracle};
 use tonic::{Code, Status};
 
@@ -95,7 +97,6 @@ async fn a_flipped_bit_on_the_node(world: &World, cluster: &str) -> Result<(), F
     let id = world.begin_backup(cluster).await?;
     let (status, message) = world.backup_outcome(&id).await?;
     flip_bit(&data);
-    // An SSTable that did not change since the last backup is not read again, so touch its time first.
     assert_eq!(status, OperationStatus::Failed, "{message}");
     let sstable = data.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let sstable = sstable.trim_end_matches("-Data.db");
@@ -138,9 +139,8 @@ async fn restores_that_must_not_start(world: &mut World, cluster: &str, backup: 
 
 /// One bit in each kind of object that the backup relies on, and in a sample of the components.
 async fn flipped_bits_in_the_store(world: &World, cluster: &str, backup: &str) -> Result<(), Failure> {
-    let objects: Vec<PathBuf> =
-        oracle::everything(&[world.store()])?.into_iter().filter(|path| relies_on(path, backup)).collect();
-    let sample = objects.len().div_ceil(12);
+    let objects = relied_on(&world.store(), backup)?;
+    let sample = objects.len().div_ceil(12).max(1);
     let mut flips = 0;
     for object in objects.iter().step_by(sample).chain(objects.iter().filter(|o| is_manifest(o))) {
         flip_bit(object);
@@ -162,10 +162,20 @@ async fn flipped_bits_in_the_store(world: &World, cluster: &str, backup: &str) -
     Ok(())
 }
 
-/// Corrupt manifests and those of other backups are not part of this backup.
-fn relies_on(object: &Path, backup: &str) -> bool {
-    let path = object.display().to_string();
-    path.contains("/data/shop/") || (is_manifest(object) && path.contains(backup))
+/// The backup's manifests, and of the objects that they name those of one keyspace.
+fn relied_on(store: &Path, backup: &str) -> Result<Vec<PathBuf>, Failure> {
+    let manifests = oracle::everything(&[store.to_owned()])?.into_iter().filter(|path| is_manifest(path));
+    let manifests: Vec<_> = manifests.filter(|path| path.display().to_string().contains(backup)).collect();
+    let mut objects = BTreeSet::new();
+    for manifest in manifests.iter().filter(|path| path.extension().is_some_and(|ending| ending == "zst")) {
+        let file = fs::File::open(manifest).doing(|| "open the node manifest")?;
+        for entry in ManifestReader::open(file).doing(|| "read the node manifest")? {
+            let named =
+                entry.doing(|| "read the node manifest")?.objects.into_iter().map(|object| object.key);
+            objects.extend(named.filter(|key| key.as_str().contains("/data/shop/")));
+        }
+    }
+    Ok(objects.iter().map(|key| store.join(key.as_str())).chain(manifests).collect())
 }
 
 fn is_manifest(object: &Path) -> bool {

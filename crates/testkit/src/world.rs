@@ -1,6 +1,7 @@
 //! One of each: a node, an sshd, a server with SQLite and a store in a directory, all below one directory.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -80,8 +81,15 @@ fn server_settings(
     lifetime: Lifetime,
     properties: BTreeMap<String, String>,
 ) -> Result<ServerSettings, Failure> {
-    let store = root.join("store");
+    let (store, agent) = (root.join("store"), root.join("agent"));
     std::fs::create_dir_all(&store).doing(|| format!("make {}", store.display()))?;
+    // A place of its own for the agent's binary, so that worlds of different builds do not meet. Nobody else may
+    // write to it, or it would not be used.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&agent)
+        .doing(|| "make the agent's directory")?;
     let mut settings = ServerSettings::new(root.join("server"));
     settings.lifetime = lifetime;
     settings.set("listen_address", "127.0.0.1");
@@ -90,7 +98,7 @@ fn server_settings(
     settings.set("ssh_port", sshd.port().to_string());
     settings.set("ssh_private_key_path", sshd.client_key().display().to_string());
     settings.set("ssh_known_hosts_path", sshd.known_hosts().display().to_string());
-    settings.set("slave_command_path", root.join("agent").display().to_string());
+    settings.set("slave_command_path", agent.display().to_string());
     settings.set("storage_base_uri", format!("file://{}", store.display()));
     settings.properties.extend(properties);
     Ok(settings)

@@ -77,7 +77,9 @@ fn look(view: View<'_>, depth: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(4_000), failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn damaged_replies_do_not_panic(

@@ -12,7 +12,7 @@ const OPERATORS_TAG: &str = "operators-own";
 #[tokio::test]
 async fn a_lost_node_comes_back_with_every_row_and_file() -> Result<(), Failure> {
     let Some(runtime) = Runtime::or_skip().await else { return Ok(()) };
-    let mut world = World::builder(&runtime)?.start().await?;
+    let mut world = World::builder(&runtime)?.node(|node| node.data_directories(2)).start().await?;
     let directories = world.node.data_directories();
 
     // Given: data of every kind, an operator's snapshot, then rows that are in the memtables only.

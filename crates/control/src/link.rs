@@ -20,8 +20,9 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 /// A request without any progress for so long is stopped.
 const STALL_LIMIT: Duration = Duration::from_secs(600);
-/// Pauses between tries of a request that may be repeated.
-const BACKOFF: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+/// Pauses between tries of what may be repeated.
+pub(crate) const BACKOFF: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
 /// Counts the tries of one request.
 #[derive(Default)]
@@ -81,7 +82,7 @@ impl Link {
         outcome
     }
 
-    /// Sends a request that may be repeated as it is. A new agent takes the node's lock first.
+    /// Sends a request that may be repeated as it is, under the node's lock.
     pub(crate) async fn request_repeatedly(&self, lock: &str, request: &Request) -> Result<Reply, NodeError> {
         let mut tries = Tries::default();
         loop {
@@ -107,11 +108,9 @@ impl Link {
         Ok(())
     }
 
-    /// Sends a request once; a new agent takes the node's lock first.
+    /// Sends a request once, under the node's lock: an agent that has it already is told so at once.
     pub(crate) async fn locked_request(&self, lock: &str, request: Request) -> Result<Reply, NodeError> {
-        if self.agent.lock().await.is_none() {
-            self.lock(lock).await?;
-        }
+        self.lock(lock).await?;
         self.request(request).await
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cassy_catalog::{Catalog, CatalogError, JobKind, JobUpdate, NewJob, NodeRow};
 use futures::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +32,7 @@ pub(crate) struct Runner {
     epoch: i64,
     clock: Arc<dyn Clock>,
     live: Mutex<HashMap<String, LiveJob>>,
+    released: Notify,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -58,6 +59,7 @@ impl Runner {
             epoch,
             clock,
             live: Mutex::default(),
+            released: Notify::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -82,22 +84,38 @@ impl Runner {
             created_at: filing.created_at_ms,
             rows: Vec::new(),
         };
-        let filed = self.catalog.create_job(self.epoch, &new).await;
-        filed.map_err(|error| database_failed("file the job", &error))?;
-        Ok(self.spawn(job, M::CREATED(), performer, reservation))
+        // In a task of its own: a client that hangs up while the job is filed does not leave it to nobody.
+        let runner = Arc::clone(self);
+        let filed = self.tasks.spawn(async move {
+            let filed = runner.catalog.create_job(runner.epoch, &new).await;
+            filed.map_err(|error| database_failed("file the job", &error))?;
+            Ok(runner.spawn(job, M::CREATED(), performer, reservation))
+        });
+        filed.await.unwrap_or_else(|error| {
+            Err(OperationError::new(OperationErrorKind::Internal, format!("the job was not filed: {error}")))
+        })
     }
 
-    /// Drives a job that was found unfinished at the start.
+    /// Drives a job that was found unfinished at the start, as soon as its nodes are free.
     pub(crate) fn resume<M: Machine>(
         self: &Arc<Self>,
         job: M,
-        filing: &Filing,
+        filing: Filing,
         performer: Arc<dyn Perform<M>>,
     ) {
-        match self.reserve(&job, filing) {
-            Ok(reservation) => drop(self.spawn(job, M::RESUMED(), performer, reservation)),
-            Err(error) => tracing::error!(job = job.job_id(), error = %error, "the job was not resumed"),
-        }
+        let runner = Arc::clone(self);
+        let waiting = async move {
+            loop {
+                let released = runner.released.notified();
+                match runner.reserve(&job, &filing) {
+                    Ok(reservation) => break drop(runner.spawn(job, M::RESUMED(), performer, reservation)),
+                    Err(error) => tracing::info!(job = job.job_id(), why = %error, "the job waits"),
+                }
+                released.await;
+            }
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(waiting).await });
     }
 
     /// Whether a job of this snapshot is under way.
@@ -296,5 +314,6 @@ struct Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.runner.lock().remove(&self.job_id);
+        self.runner.released.notify_waiters();
     }
 }

@@ -92,14 +92,14 @@ impl Service {
                 snapshot_id: job.snapshot_id,
                 created_at_ms: job.created_at,
             };
-            if let Err(error) = self.resume_job(&job.state_json, &filing) {
+            if let Err(error) = self.resume_job(&job.state_json, filing) {
                 tracing::error!(job = job.job_id, error = %error, "the job was not taken up");
             }
         }
         Ok(())
     }
 
-    fn resume_job(&self, state: &str, filing: &Filing) -> Result<(), OperationError> {
+    fn resume_job(&self, state: &str, filing: Filing) -> Result<(), OperationError> {
         let unreadable =
             |error: serde_json::Error| precondition(format!("its state cannot be read: {error}"));
         match filing.kind {

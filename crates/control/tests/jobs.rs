@@ -177,9 +177,65 @@ async fn a_server_that_lost_its_lease_stops_driving() {
     timeout(Duration::from_secs(30), ring.reached.notified()).await.expect("the stage is reached");
     let second = Server::start(directory.path(), &ring).await;
     assert!(second.lease.epoch > first.lease.epoch);
+    ring.heal();
+    assert_eq!(second.settled(&cluster).await[0].0, Status::Completed);
+    assert!(asked.await.expect("answered").is_err(), "the first server does not know how the job goes on");
+    assert_eq!(ring.steps(&["take_snapshot"]).len(), 1, "only the second server went on");
     let refused = first.service.register_cluster(NODE).await.unwrap_err();
     assert_eq!(refused.kind, OperationErrorKind::Unavailable, "{refused}");
-    asked.abort();
+}
+
+/// Dropped at each await in turn: the job runs to its end, or was never filed.
+#[tokio::test]
+async fn a_client_that_hangs_up_at_any_instant_leaves_no_job_to_nobody() {
+    let (directory, ring) = (tempfile::tempdir().unwrap(), Arc::new(Ring::default()));
+    let server = Server::start(directory.path(), &ring).await;
+    let cluster = server.register().await;
+    for polls in 0.. {
+        let mut asked = Box::pin(server.service.take_backup(backup(&cluster)));
+        let mut answered = false;
+        for _ in 0..polls {
+            answered = futures::poll!(&mut asked).is_ready();
+            if answered {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(asked);
+        server.idle().await;
+        if answered {
+            assert!(polls > 3, "the request waits several times before it is answered");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_without_the_nodes_lock() {
+    let (directory, ring) = (tempfile::tempdir().unwrap(), Arc::new(Ring::default()));
+    let server = Server::start(directory.path(), &ring).await;
+    let cluster = server.register().await;
+    ring.on("flush", Action::Hang);
+    let (service, request) = (Arc::clone(&server.service), backup(&cluster));
+    let asked = tokio::spawn(async move { service.take_backup(request).await });
+    timeout(Duration::from_secs(30), ring.reached.notified()).await.expect("the stage is reached");
+    ring.on("lock", Action::Fail(NodeErrorKind::Transient));
+    ring.log.lock().unwrap().clear();
+    ring.actions.lock().unwrap().remove("flush");
+    ring.wake();
+    let tried = async {
+        while ring.steps(&["lock"]).len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), tried).await.expect("the lock is asked for again");
+    assert_eq!(ring.steps(&["upload"]), Vec::<String>::new(), "another agent has the lock");
+    ring.heal();
+    assert_eq!(server.settled(&cluster).await[0].0, Status::Completed);
+    drop(asked.await);
+    let steps = ring.steps(&["lock", "upload"]);
+    let sent = steps.iter().position(|step| step == "upload").expect("it was sent");
+    assert_eq!(steps[sent - 1], "lock");
 }
 
 #[tokio::test]

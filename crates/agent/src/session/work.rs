@@ -44,6 +44,9 @@ impl Worker {
         request: Request,
     ) -> Result<Reply, AgentError> {
         let spool = self.spool.path();
+        if needs_lock(&request) && self.held().locks.is_empty() {
+            return Err(defect("the node's lock has to be taken first"));
+        }
         match request {
             Request::Lock(request) => self.lock(&context, &request).await,
             Request::Inspect(request) => {
@@ -103,14 +106,21 @@ impl Worker {
         Ok(Reply::Superseded { files })
     }
 
+    /// An agent that came in after the snapshot has no list; the next backup clears what that one would have.
     async fn clear_superseded(&self) -> Result<Reply, AgentError> {
         let superseded = self.held().superseded.clone();
-        let Some(superseded) = superseded else {
-            return Err(defect("no superseded files were listed before they were to be cleared"));
-        };
+        let Some(superseded) = superseded else { return Ok(Reply::Cleared { files: 0 }) };
         let files = on_thread(move || superseded.clear()).await?;
         Ok(Reply::Cleared { files })
     }
+}
+
+/// What only one agent at a time may do on a node.
+fn needs_lock(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Upload(_) | Request::Restore(_) | Request::SweepSnapshots(_) | Request::ClearSuperseded
+    )
 }
 
 /// A defect of ours, here or in the server.

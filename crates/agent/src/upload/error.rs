@@ -123,9 +123,6 @@ impl UploadError {
         match self {
             Self::File { source } => source.hint(),
             Self::Store { source, .. } => source.hint(),
-            Self::ParentDiffers { .. } | Self::Parent { .. } => {
-                Some("Take the backup without a parent; it then sends everything.".to_owned())
-            }
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 //! names when the manifest is stored; no key is used twice; memory grows with the largest table, not with the node.
 
 mod choice;
+mod earlier;
 mod error;
 mod manifest;
 mod meter;
@@ -84,9 +85,15 @@ async fn run_on(
     spool_dir: &Path,
     store: Arc<dyn Store>,
 ) -> Result<UploadSummary, UploadError> {
-    let upload = Arc::new(Upload::begin(ctx, request, spool_dir, store).await?);
+    if let Some(summary) = earlier::answer(ctx, store.as_ref(), request, spool_dir).await? {
+        return Ok(summary);
+    }
+    let parent = Parent::usable(ctx, store.as_ref(), request, spool_dir).await?;
+    let relying =
+        UploadRequest { parent: request.parent.clone().filter(|_| parent.is_some()), ..request.clone() };
+    let upload = Arc::new(Upload::begin(ctx, &relying, spool_dir, store).await?);
     // On the heap, as it holds the state of several SSTables.
-    let outcome = Box::pin(upload.until_nothing_is_trashed()).await?;
+    let outcome = Box::pin(upload.until_nothing_is_trashed(parent)).await?;
     upload.ctx.check()?;
     upload.commit(outcome).await
 }
@@ -122,13 +129,10 @@ impl Upload {
         })
     }
 
-    async fn until_nothing_is_trashed(self: &Arc<Self>) -> Result<Outcome, UploadError> {
-        let mut parent = match &self.request.parent {
-            Some(parent) => Some(
-                Parent::fetch(&self.ctx, self.store.as_ref(), parent, &self.request, &self.spool_dir).await?,
-            ),
-            None => None,
-        };
+    async fn until_nothing_is_trashed(
+        self: &Arc<Self>,
+        mut parent: Option<Parent>,
+    ) -> Result<Outcome, UploadError> {
         let mut trashed = Trashed::default();
         for _ in 0..=TRASH_TRIES {
             let cursor = parent.as_ref().map(Parent::cursor).transpose()?;

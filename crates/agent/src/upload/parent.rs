@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::{ParentManifest, UploadRequest};
 use cassy_backup_format::{Header, ManifestReader, ObjectKey, SstableEntry, TableRef};
-use cassy_store::Store;
+use cassy_store::{Store, StoreError};
 
-use super::error::UploadError;
+use super::error::{UploadError, blocking};
 use super::spool::{SpoolFile, download};
 use crate::context::Context;
+use crate::failure::chain;
 
 /// A manifest that has been fetched and found to be the right one.
 #[derive(Debug)]
@@ -33,8 +34,49 @@ pub(super) struct Candidate {
 pub(super) type Candidates = BTreeMap<(Option<String>, String), Vec<Candidate>>;
 
 impl Parent {
+    /// The request's parent, read to its footer. A damaged one is not relied on: then everything is sent, which
+    /// costs bytes and no backup.
+    pub(super) async fn usable(
+        ctx: &Context,
+        store: &dyn Store,
+        request: &UploadRequest,
+        spool_dir: &Path,
+    ) -> Result<Option<Self>, UploadError> {
+        let Some(named) = &request.parent else { return Ok(None) };
+        let fetched = match Self::fetch(ctx, store, named, request, spool_dir).await {
+            Ok(parent) => {
+                blocking(move || {
+                    parent
+                        .lines()?
+                        .try_for_each(|line| {
+                            line.map(drop)
+                                .map_err(|source| UploadError::Parent { key: parent.key.clone(), source })
+                        })
+                        .map(|()| parent)
+                })
+                .await
+            }
+            Err(error) => Err(error),
+        };
+        match fetched {
+            Ok(parent) => Ok(Some(parent)),
+            Err(
+                error @ (UploadError::ParentDiffers { .. }
+                | UploadError::Parent { .. }
+                | UploadError::Store { source: StoreError::NotFound { .. }, .. }),
+            ) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the parent manifest is not relied on: everything is sent"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Fetches the manifest and checks its digest, and that it is one of this node.
-    pub(super) async fn fetch(
+    async fn fetch(
         ctx: &Context,
         store: &dyn Store,
         parent: &ParentManifest,

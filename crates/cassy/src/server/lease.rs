@@ -59,7 +59,7 @@ pub(super) async fn keep(catalog: Catalog, lease: Lease) -> String {
         tokio::time::sleep(RENEW_PERIOD).await;
         match catalog.renew(&lease).await {
             Ok(()) => renewed = tokio::time::Instant::now(),
-            Err(LeaseError::HeldBy { holder, .. }) => return format!("{holder} has it"),
+            Err(error @ (LeaseError::Lost { .. } | LeaseError::HeldBy { .. })) => return chain(&error),
             Err(error) if renewed.elapsed() > TTL => return chain(&error),
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the lease was not renewed; trying again");

@@ -307,7 +307,9 @@ impl BackupJob {
         if self.nodes.values().any(|node| node.failure.is_none() && !node.stage_done) {
             return (self, Vec::new());
         }
-        if self.stage == BackupStage::Prepare && self.nodes.values().any(|n| n.failure.is_some()) {
+        // A job that was accepted once is not refused by the checks of a resume: its nodes fail alone.
+        let first_checks = self.stage == BackupStage::Prepare && self.attempt == 1;
+        if first_checks && self.nodes.values().any(|n| n.failure.is_some()) {
             return self.refuse();
         }
         if self.alive().next().is_none() {
@@ -317,19 +319,8 @@ impl BackupJob {
         self.enter(next)
     }
 
-    /// A job that was accepted once, and fails its checks at a resume, has failed: its history is not taken back.
+    /// Nothing was touched yet.
     fn refuse(mut self) -> (Self, Vec<BackupEffect>) {
-        if self.attempt > 1 {
-            let together = || Failure {
-                unavailable: false,
-                message: "after a restart of the server another node failed its checks".to_owned(),
-                hint: None,
-            };
-            self.nodes.values_mut().for_each(|node| {
-                node.failure.get_or_insert_with(together);
-            });
-            return self.enter(BackupStage::Clear);
-        }
         let refusals = self
             .nodes
             .iter()
@@ -379,4 +370,64 @@ fn completed_message(summary: &UploadSummary) -> String {
         "{} SSTables, {} files, {} bytes; {} bytes were new",
         summary.sstables, summary.files, summary.bytes, summary.sent_bytes
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(stage: BackupStage, attempt: u32, addresses: [&str; 2]) -> BackupJob {
+        BackupJob {
+            backup_id: BackupId::at(0),
+            cluster_id: "c".parse().expect("an id"),
+            cluster_name: "c".to_owned(),
+            keyspaces: Vec::new(),
+            created_at_ms: 0,
+            attempt,
+            stage,
+            nodes: addresses.map(|address| (address.to_owned(), BackupNode::default())).into(),
+            commit_failure: None,
+            outcome: None,
+            notes: Vec::new(),
+        }
+    }
+
+    fn failure() -> Failure {
+        Failure { unavailable: true, message: "down".to_owned(), hint: None }
+    }
+
+    #[test]
+    fn before_anything_is_touched_one_node_refuses_all() {
+        let (job, _) = job(BackupStage::Prepare, 1, ["a", "b"]).step(BackupEvent::Created);
+        let (job, _) = job.step(BackupEvent::NodeFailed("a".to_owned(), failure()));
+        let (job, effects) = job.step(BackupEvent::NodeDone("b".to_owned(), NodeDone::Done));
+        assert!(effects.is_empty() && job.history().is_empty());
+        assert!(matches!(job.outcome, Some(Outcome::Refused(refusals)) if refusals.len() == 1));
+    }
+
+    #[test]
+    fn from_then_on_a_node_fails_alone_also_after_a_restart() {
+        let (job, _) =
+            job(BackupStage::Flush, 1, ["a", "b"]).step(BackupEvent::NodeFailed("a".to_owned(), failure()));
+        let (job, effects) = job.step(BackupEvent::Resumed);
+        assert_eq!((job.stage, job.attempt), (BackupStage::Prepare, 2));
+        assert_eq!(effects, [BackupEffect::Node(BackupStage::Prepare, "b".to_owned())]);
+        let (job, effects) = job.step(BackupEvent::NodeDone("b".to_owned(), NodeDone::Done));
+        assert_eq!(effects, [BackupEffect::Node(BackupStage::List, "b".to_owned())]);
+        assert!(job.outcome.is_none());
+    }
+
+    #[test]
+    fn what_comes_late_changes_nothing() {
+        let (before, _) = job(BackupStage::Upload, 1, ["a", "b"])
+            .step(BackupEvent::NodeDone("a".to_owned(), NodeDone::Done));
+        for event in [
+            BackupEvent::NodeFailed("a".to_owned(), failure()),
+            BackupEvent::NodeDone("a".to_owned(), NodeDone::Done),
+            BackupEvent::NodeDone("nobody".to_owned(), NodeDone::Done),
+        ] {
+            let (after, effects) = before.clone().step(event);
+            assert!(after == before && effects.is_empty());
+        }
+    }
 }

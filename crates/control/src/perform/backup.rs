@@ -13,7 +13,8 @@ use cassy_backup_format::{
     BackupKind, ClusterManifest, HostId, Keys, MissingNode, NodeManifestRef, SessionId,
 };
 use cassy_catalog::{Catalog, UploadSession};
-use cassy_store::Store;
+use cassy_store::{Store, StoreError};
+use futures::TryStreamExt;
 use tokio::time::timeout;
 
 use super::orphans::Orphans;
@@ -21,7 +22,7 @@ use super::{Links, chain, permanent, pins, store_error, unexpected};
 use crate::clock::Clock;
 use crate::job::backup::{BackupNode, BackupNodeFacts, NodeDone};
 use crate::job::{BackupEffect, BackupEvent, BackupJob, BackupStage};
-use crate::link::{Link, Tries};
+use crate::link::{BACKOFF, Link, Tries};
 use crate::machine::Perform;
 use crate::nodes::{NodeDescription, NodeError, NodeErrorKind};
 
@@ -49,11 +50,13 @@ impl Perform<BackupJob> for BackupPerformer {
                 Ok(done) => BackupEvent::NodeDone(target.clone(), done),
                 Err(error) => BackupEvent::NodeFailed(target.clone(), error.into()),
             },
-            BackupEffect::Pin => match pins::choose_and_pin(&*self.store, &self.keys, job).await {
-                Ok(parents) => BackupEvent::Pinned(parents),
-                Err(error) => BackupEvent::JobFailed(error.into()),
-            },
-            BackupEffect::Commit => match self.commit(job).await {
+            BackupEffect::Pin => {
+                match retried(|| pins::choose_and_pin(&*self.store, &self.keys, job)).await {
+                    Ok(parents) => BackupEvent::Pinned(parents),
+                    Err(error) => BackupEvent::JobFailed(error.into()),
+                }
+            }
+            BackupEffect::Commit => match retried(|| self.commit(job)).await {
                 Ok(()) => BackupEvent::Committed,
                 Err(error) => BackupEvent::JobFailed(error.into()),
             },
@@ -148,15 +151,10 @@ impl BackupPerformer {
         link: &Link,
         cassandra: &mut dyn crate::nodes::Cassandra,
     ) -> Result<(), NodeError> {
-        let known = self.catalog.known_snapshots(job.cluster_id.as_str()).await;
-        let known = known.map_err(|e| NodeError::new(NodeErrorKind::Transient, e.to_string()))?;
-        let dead: BTreeSet<_> =
-            known.into_iter().filter(|k| k.by_job && k.finished).map(|k| k.snapshot_id).collect();
-        let own = job.backup_id.to_string();
+        let dead = self.dead_backups(job).await?;
+        self.clear_probes(&dead).await.map_err(|e| store_error(&e))?;
         let snapshots = cassandra.snapshots().await?;
-        let ours = snapshots
-            .into_iter()
-            .filter(|(tag, _)| owner(tag).is_some_and(|id| id == own || dead.contains(id)));
+        let ours = snapshots.into_iter().filter(|(tag, _)| owner(tag).is_some_and(|id| dead.contains(id)));
         let mut tags = Vec::new();
         for (tag, keyspaces) in ours {
             tracing::info!(node = %described.host_id, %tag, "clearing a leftover snapshot");
@@ -168,6 +166,27 @@ impl BackupPerformer {
         }
         let sweep = SweepRequest { data_directories: described.data_directories.clone(), tags };
         link.request(Request::SweepSnapshots(sweep)).await.map(|_| ())
+    }
+
+    /// The backups whose leftovers may go: those of ended jobs, and this one's own from before a restart.
+    async fn dead_backups(&self, job: &BackupJob) -> Result<BTreeSet<String>, NodeError> {
+        let known = self.catalog.known_snapshots(job.cluster_id.as_str()).await;
+        let known = known.map_err(|e| NodeError::new(NodeErrorKind::Transient, chain(&e)))?;
+        let ended = known.into_iter().filter(|k| k.by_job && k.finished).map(|k| k.snapshot_id);
+        let own = (job.attempt > 1).then(|| job.backup_id.to_string());
+        Ok(ended.chain(own).collect())
+    }
+
+    /// Deletes probe objects that a server which was killed has left.
+    async fn clear_probes(&self, dead: &BTreeSet<String>) -> Result<(), StoreError> {
+        let mut probes = self.store.list(&format!("{}/probe/", self.keys.root()));
+        while let Some(probe) = probes.try_next().await? {
+            let name = probe.key.as_str().rsplit('/').next().unwrap_or_default();
+            if dead.iter().any(|backup| name.starts_with(backup.as_str())) {
+                self.store.delete(&probe.key).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn list(&self, job: &BackupJob, target: &str, link: &Link) -> Result<NodeDone, NodeError> {
@@ -183,9 +202,14 @@ impl BackupPerformer {
         let lock = facts.data_directories.first().map(String::as_str).unwrap_or_default();
         let mut tries = Tries::default();
         loop {
-            let session = self.open_session(job, facts.host_id).await?;
-            let request = self.upload_request(job, target, node, facts, session);
-            match link.locked_request(lock, Request::Upload(Box::new(request))).await {
+            let answer = match self.open_session(job, facts.host_id).await {
+                Ok(session) => {
+                    let request = self.upload_request(job, target, node, facts, session);
+                    link.locked_request(lock, Request::Upload(Box::new(request))).await
+                }
+                Err(error) => Err(error),
+            };
+            match answer {
                 Ok(Reply::Uploaded(summary)) => {
                     link.completed(summary.bytes);
                     return Ok(NodeDone::Uploaded(summary));
@@ -260,7 +284,8 @@ impl BackupPerformer {
         });
         let mut left: Vec<String> = futures::future::join_all(nodes).await.into_iter().flatten().collect();
         let pin = self.keys.pin(&job.backup_id);
-        if let Err(error) = self.store.delete(&pin).await {
+        let unpinned = async { self.store.delete(&pin).await.map_err(|e| store_error(&e)) };
+        if let Err(error) = bounded(PREPARE_LIMIT, unpinned).await {
             left.push(format!("the pin {pin} was not removed: {error}"));
         }
         for what in &left {
@@ -292,7 +317,7 @@ impl BackupPerformer {
         let first = facts.data_directories.first().map(String::as_str).unwrap_or_default();
         note("the snapshot was not cleared", bounded(limit, clear_snapshot(job, facts, &link)).await);
         if committed {
-            let clear = link.request(Request::ClearSuperseded);
+            let clear = link.locked_request(first, Request::ClearSuperseded);
             note("superseded incremental files were not cleared", bounded(limit, clear).await.map(|_| ()));
         }
         let tags = (1..=job.attempt).map(|n| format!("cassy-{}-{n}", job.backup_id)).collect();
@@ -301,7 +326,7 @@ impl BackupPerformer {
         let swept = bounded(limit, link.request_repeatedly(first, &sweep)).await;
         // The lock is held now, so no other agent writes for this node.
         let objects = match &swept {
-            Ok(_) => self.orphans().clear(job, facts.host_id).await,
+            Ok(_) => bounded(CASSANDRA_LIMIT, self.orphans().clear(job, node, facts.host_id)).await,
             Err(_) => Ok(()),
         };
         note("the snapshot's directories were not cleared", swept.map(|_| ()));
@@ -313,6 +338,20 @@ impl BackupPerformer {
 /// The backup whose job took a snapshot with this tag.
 fn owner(tag: &str) -> Option<&str> {
     tag.strip_prefix("cassy-")?.rsplit_once('-').map(|(id, _attempt)| id)
+}
+
+/// Tries again what may be repeated and has failed for a reason that may pass; each try is bounded.
+async fn retried<T, F: Future<Output = Result<T, NodeError>>>(work: impl Fn() -> F) -> Result<T, NodeError> {
+    let mut pauses = BACKOFF.iter();
+    loop {
+        let error = match bounded(PREPARE_LIMIT, work()).await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let Some(pause) = pauses.next().filter(|_| error.is_transient()) else { return Err(error) };
+        tracing::warn!(error = %error, "trying again");
+        tokio::time::sleep(*pause).await;
+    }
 }
 
 async fn bounded<T>(

@@ -13,6 +13,7 @@ use futures::TryStreamExt;
 
 use super::{chain, store_error};
 use crate::job::BackupJob;
+use crate::job::backup::BackupNode;
 use crate::nodes::{NodeError, NodeErrorKind};
 
 /// Where orphans are looked for.
@@ -25,14 +26,20 @@ pub(crate) struct Orphans<'a> {
 
 impl Orphans<'_> {
     /// Deletes what the node's dead sessions left, and closes the sessions.
-    pub(crate) async fn clear(&self, job: &BackupJob, host_id: HostId) -> Result<(), NodeError> {
+    pub(crate) async fn clear(
+        &self,
+        job: &BackupJob,
+        node: &BackupNode,
+        host_id: HostId,
+    ) -> Result<(), NodeError> {
         let sessions = self.catalog.upload_sessions(job.cluster_id.as_str(), &host_id.to_string()).await;
         let open: Vec<_> = sessions.map_err(|e| transient(&e))?.into_iter().filter(|s| !s.closed).collect();
         let dead: HashSet<SessionId> = open.iter().filter_map(|s| s.session_id.parse().ok()).collect();
         if dead.is_empty() {
             return Ok(());
         }
-        self.delete_unnamed(&host_id, &dead).await?;
+        let own = node.uploaded.as_ref().map(|summary| &summary.manifest);
+        self.delete_unnamed(&host_id, own, &dead).await?;
         for session in &open {
             let closed = self.catalog.close_upload_session(self.epoch, &session.session_id).await;
             closed.map_err(|e| transient(&e))?;
@@ -40,8 +47,13 @@ impl Orphans<'_> {
         Ok(())
     }
 
-    async fn delete_unnamed(&self, host_id: &HostId, dead: &HashSet<SessionId>) -> Result<(), NodeError> {
-        let named = named_attempts(self.store, self.keys, host_id, dead).await?;
+    async fn delete_unnamed(
+        &self,
+        host_id: &HostId,
+        own: Option<&ObjectKey>,
+        dead: &HashSet<SessionId>,
+    ) -> Result<(), NodeError> {
+        let named = named_attempts(self.store, self.keys, host_id, own, dead).await?;
         let unnamed = |key: &ObjectKey| {
             let attempt = self.keys.parse_component(key).ok().map(|component| component.attempt);
             attempt.is_some_and(|attempt| dead.contains(&attempt.session()) && !named.contains(&attempt))
@@ -65,22 +77,31 @@ impl Orphans<'_> {
 }
 
 /// The attempts of these sessions that any manifest of the node names. A manifest that cannot be read stops the
-/// clearing: what it names is unknown.
+/// clearing: what it names is unknown. So does a listing without the manifest that this job has just stored: a
+/// network file system may answer from before.
 async fn named_attempts(
     store: &dyn Store,
     keys: &Keys,
     host_id: &HostId,
+    own: Option<&ObjectKey>,
     dead: &HashSet<SessionId>,
 ) -> Result<HashSet<Attempt>, NodeError> {
     let mut named = HashSet::new();
+    let mut unlisted = own;
     let mut manifests = store.list(&keys.manifest_prefix(host_id));
     while let Some(meta) = manifests.try_next().await.map_err(|e| transient(&e))? {
         let file = spool(store, &meta.key).await?;
+        unlisted = unlisted.filter(|key| **key != meta.key);
         let (keys, dead, key) = (keys.clone(), dead.clone(), meta.key);
         let found = tokio::task::spawn_blocking(move || attempts_in(file, &keys, &dead, &key)).await;
         named.extend(found.map_err(|e| transient(&e))??);
     }
-    Ok(named)
+    match unlisted {
+        Some(key) => {
+            Err(NodeError::new(NodeErrorKind::Transient, format!("the store does not list {key} yet")))
+        }
+        None => Ok(named),
+    }
 }
 
 fn attempts_in(

@@ -31,7 +31,7 @@ pub(crate) const NODE: &str = "127.0.0.1";
 pub(crate) enum Action {
     Fail(NodeErrorKind),
     Panic,
-    /// Never answers; [`Ring::reached`] tells that it was reached.
+    /// Answers when the ring is healed; [`Ring::reached`] tells that it was reached.
     Hang,
 }
 
@@ -45,6 +45,7 @@ pub(crate) struct Ring {
     pub(crate) findings: Mutex<Vec<String>>,
     pub(crate) down: Mutex<Vec<String>>,
     pub(crate) reached: Notify,
+    healed: Notify,
     pub(crate) store: Mutex<Option<Arc<dyn Store>>>,
 }
 
@@ -55,6 +56,17 @@ impl Ring {
 
     pub(crate) fn heal(&self) {
         self.actions.lock().unwrap().clear();
+        self.wake();
+    }
+
+    /// Lets what hangs go on.
+    pub(crate) fn wake(&self) {
+        self.healed.notify_waiters();
+    }
+
+    pub(crate) fn steps(&self, wanted: &[&str]) -> Vec<String> {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|step| wanted.contains(&step.as_str())).cloned().collect()
     }
 
     async fn step(&self, step: &str) -> Result<(), NodeError> {
@@ -65,8 +77,10 @@ impl Ring {
             Some(Action::Fail(kind)) => Err(NodeError::new(kind, format!("{NODE}: {step} was made to fail"))),
             Some(Action::Panic) => panic_any(format!("{step} was made to panic")),
             Some(Action::Hang) => {
+                let healed = self.healed.notified();
                 self.reached.notify_one();
-                std::future::pending().await
+                healed.await;
+                Ok(())
             }
         }
     }

@@ -102,7 +102,7 @@ pub struct BackupJob {
     pub commit_failure: Option<Failure>,
     /// Set at the end.
     pub outcome: Option<Outcome>,
-    /// What the operator should know, besides the nodes' own messages.
+    /// What could not be cleared, `<address>: <what>`.
     pub notes: Vec<String>,
 }
 
@@ -207,11 +207,14 @@ impl BackupJob {
     /// A final status is told when nothing of the job is left to do, clearing included.
     fn entry(&self, target: &str, node: &BackupNode) -> HistoryEntry {
         let failure = node.failure.as_ref().or(self.commit_failure.as_ref());
-        let message = match (failure, &node.uploaded) {
+        let mut message = match (failure, &node.uploaded) {
             (Some(failure), _) => failure.text(),
             (None, Some(summary)) => completed_message(summary),
             (None, None) => String::new(),
         };
+        for left in self.notes.iter().filter_map(|note| note.strip_prefix(target)?.strip_prefix(": ")) {
+            message.push_str(&format!("; left for a later backup: {left}"));
+        }
         let status = match (self.stage, failure) {
             (BackupStage::Finished, Some(_)) => Status::Failed,
             (BackupStage::Finished, None) => Status::Completed,

@@ -155,17 +155,19 @@ impl BackupPerformer {
         self.clear_probes(&dead).await.map_err(|e| store_error(&e))?;
         let snapshots = cassandra.snapshots().await?;
         let ours = snapshots.into_iter().filter(|(tag, _)| owner(tag).is_some_and(|id| dead.contains(id)));
-        let mut tags = Vec::new();
+        let ours: Vec<_> = ours.collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        // The agent first: it follows no link, and what Cassandra then finds is empty.
+        let tags = ours.iter().map(|(tag, _)| tag.clone()).collect();
+        let sweep = SweepRequest { data_directories: described.data_directories.clone(), tags };
+        link.request(Request::SweepSnapshots(sweep)).await?;
         for (tag, keyspaces) in ours {
             tracing::info!(node = %described.host_id, %tag, "clearing a leftover snapshot");
             cassandra.clear_snapshot(&tag, &keyspaces).await?;
-            tags.push(tag);
         }
-        if tags.is_empty() {
-            return Ok(());
-        }
-        let sweep = SweepRequest { data_directories: described.data_directories.clone(), tags };
-        link.request(Request::SweepSnapshots(sweep)).await.map(|_| ())
+        Ok(())
     }
 
     /// The backups whose leftovers may go: those of ended jobs, and this one's own from before a restart.
@@ -315,7 +317,6 @@ impl BackupPerformer {
         let committed = node.failure.is_none() && node.uploaded.is_some() && job.commit_failure.is_none();
         let limit = PREPARE_LIMIT;
         let first = facts.data_directories.first().map(String::as_str).unwrap_or_default();
-        note("the snapshot was not cleared", bounded(limit, clear_snapshot(job, facts, &link)).await);
         if committed {
             let clear = link.locked_request(first, Request::ClearSuperseded);
             note("superseded incremental files were not cleared", bounded(limit, clear).await.map(|_| ()));
@@ -324,6 +325,10 @@ impl BackupPerformer {
         let sweep = SweepRequest { data_directories: facts.data_directories.clone(), tags };
         let sweep = Request::SweepSnapshots(sweep);
         let swept = bounded(limit, link.request_repeatedly(first, &sweep)).await;
+        // After the agent, which follows no link: what Cassandra finds is empty, and it only forgets the tag.
+        if swept.is_ok() {
+            note("the snapshot was not cleared", bounded(limit, clear_snapshot(job, facts, &link)).await);
+        }
         // The lock is held now, so no other agent writes for this node.
         let objects = match &swept {
             Ok(_) => bounded(CASSANDRA_LIMIT, self.orphans().clear(job, node, facts.host_id)).await,

@@ -98,7 +98,12 @@ async fn killed_in_mid_placement(
         let (status, message) = world.restore_outcome(backup).await?;
         world.node.kill();
         if status == OperationStatus::Failed {
-            assert!(started.is_err() && message.contains("Cassandra is running"), "{message}");
+            assert!(message.contains("Cassandra is running"), "{victim:?}: {message}");
+            // Unless everything was in place already and only the answer was lost, Cassandra refused to start.
+            assert!(started.is_err() || !sentinel(&data), "{victim:?}: Cassandra started on half a restore");
+            if started.is_ok() {
+                return Ok(());
+            }
             world.restore(cluster, backup).await?;
         }
     } else {

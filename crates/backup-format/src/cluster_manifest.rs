@@ -1,10 +1,11 @@
 //! The cluster manifest: which node manifests make up one backup of a cluster. One JSON document.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{bounded_strings, from_document, is_lower_hex, to_document};
+use crate::check::{bounded_strings, excerpt, from_document, is_lower_hex, to_document};
 use crate::ids::{BackupId, ClusterId, HostId};
 use crate::keys::{Keys, ObjectKey};
 use crate::node_manifest::ManifestError;
@@ -28,7 +29,7 @@ pub struct ClusterManifest {
     pub created_at_ms: i64,
     /// All nodes' snapshots are proven to be of one moment.
     pub consistent: bool,
-    /// The nodes, no host id twice; each manifest below its own node's prefix.
+    /// The nodes, no host id and no address twice; each manifest below its own node's prefix.
     pub nodes: Vec<NodeManifestRef>,
     /// The nodes of the ring, or asked for, that are not in the backup.
     pub missing: Vec<MissingNode>,
@@ -42,7 +43,7 @@ pub struct ClusterManifest {
 pub struct NodeManifestRef {
     /// The node.
     pub host_id: HostId,
-    /// The node's address, as the ring had it.
+    /// The node's IP address in its usual spelling, as the ring had it: a restore goes there.
     pub address: String,
     /// The node's datacenter.
     pub datacenter: String,
@@ -97,8 +98,15 @@ impl ClusterManifest {
             Ok(keys) => keys,
             Err(error) => return invalid(error.to_string()),
         };
-        let mut hosts = BTreeSet::new();
+        let (mut hosts, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for node in &self.nodes {
+            let address = excerpt(&node.address);
+            if !is_node_address(&node.address) {
+                return invalid(format!("{address} is not the IP address of a node"));
+            }
+            if !addresses.insert(&node.address) {
+                return invalid(format!("address {address} is there twice"));
+            }
             if !hosts.insert(node.host_id) {
                 return invalid(format!("node {} is there twice", node.host_id));
             }
@@ -117,4 +125,15 @@ impl ClusterManifest {
         }
         Ok(())
     }
+}
+
+/// In its usual spelling, and one that a node can have: a restore logs in there.
+fn is_node_address(text: &str) -> bool {
+    let Ok(address) = text.parse::<IpAddr>() else { return false };
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    let is_usual = address.to_canonical().to_string() == text;
+    is_usual && !is_link_local && !address.is_unspecified() && !address.is_multicast()
 }

@@ -28,7 +28,18 @@ pub(crate) fn refuse<T>(problem: &str, value: &str) -> Plausible<T> {
 pub(crate) fn address(text: &str) -> Plausible<IpAddr> {
     let Ok(ip) = text.parse::<IpAddr>() else { return refuse("not an IP address", text) };
     let ip = ip.to_canonical();
-    if ip.is_unspecified() || ip.is_multicast() { refuse("not the address of a node", text) } else { Ok(ip) }
+    if ip.is_unspecified() || ip.is_multicast() || is_link_local(ip) {
+        return refuse("not the address of a node", text);
+    }
+    Ok(ip)
+}
+
+/// Needs a zone to be reached, and is where clouds have their metadata services: a login must not go there.
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
 }
 
 pub(crate) fn host_id(text: &str) -> Plausible<Uuid> {
@@ -123,6 +134,9 @@ mod tests {
             "0.0.0.0",
             "::",
             "224.0.0.1",
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
             " 1.2.3.4",
         ];
         for text in bad {

@@ -1,6 +1,6 @@
 //! A session with one node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,13 +216,16 @@ impl NodeSession {
         Ok(names)
     }
 
-    /// The data directories, in the order of `cassandra.yaml`.
+    /// The data directories, in the order of `cassandra.yaml`, each once: one that is named twice would be backed up
+    /// twice, and could not be restored.
     ///
     /// # Errors
     /// [`NodeError`].
     pub async fn data_file_locations(&mut self) -> Result<Vec<String>, NodeError> {
-        self.attribute("AllDataFileLocations", |view| many(view, most::DIRECTORIES, plausible::directory))
-            .await
+        let read = |view: View<'_>| many(view, most::DIRECTORIES, plausible::directory);
+        let named = self.attribute("AllDataFileLocations", read).await?;
+        let mut seen = BTreeSet::new();
+        Ok(named.into_iter().filter(|directory| seen.insert(directory.clone())).collect())
     }
 
     /// The directory of the commit log.

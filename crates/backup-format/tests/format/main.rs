@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod bad_inputs;
 mod documents;
 mod fixture;
 mod forged_manifest;

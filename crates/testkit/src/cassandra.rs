@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,7 +168,7 @@ impl Cassandra {
         if self.is_running() {
             return Err(Failure::new("the node runs; stop it before its files are removed"));
         }
-        self.own_directories().iter().try_for_each(|directory| empty(directory))
+        self.own_directories().iter().try_for_each(|directory| cassandra_files::empty(directory))
     }
 
     /// Runs nodetool, a JVM of its own (seconds), and answers what it printed.
@@ -378,16 +378,4 @@ async fn ready(process: &mut Process, port: u16) -> Result<(), Failure> {
         Probe::NotYet(format!("its log ends with\n{}", process.log_tail()))
     })
     .await
-}
-
-fn empty(directory: &Path) -> Result<(), Failure> {
-    let entries = std::fs::read_dir(directory).doing(|| format!("list {}", directory.display()))?;
-    for entry in entries {
-        let entry = entry.doing(|| format!("list {}", directory.display()))?;
-        let path = entry.path();
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_directory { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        removed.doing(|| format!("remove {}", path.display()))?;
-    }
-    Ok(())
 }

@@ -60,6 +60,19 @@ pub(crate) fn write(places: &Places, settings: &Settings<'_>) -> Result<(), Fail
     std::fs::write(&places.logback, LOGBACK).doing(|| format!("write {}", places.logback.display()))
 }
 
+/// Removes all that is in a directory.
+pub(crate) fn empty(directory: &Path) -> Result<(), Failure> {
+    let entries = std::fs::read_dir(directory).doing(|| format!("list {}", directory.display()))?;
+    for entry in entries {
+        let entry = entry.doing(|| format!("list {}", directory.display()))?;
+        let path = entry.path();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_directory { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.doing(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// JSON strings are YAML strings, so every text value is quoted as JSON.
 fn yaml(places: &Places, settings: &Settings<'_>) -> String {
     let quoted = |text: String| serde_json::Value::String(text).to_string();

@@ -8,6 +8,7 @@ use cassy_api::proto::ClusterListingRequest;
 use cassy_api::proto::cassy_client::CassyClient;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::process::built_program;
 use crate::runtime::READY_LIMIT;
 use crate::{Doing, Failure, Launch, Lifetime, Port, Probe, Process, wait_for};
 
@@ -151,8 +152,7 @@ impl CassyServer {
         self.process.leave_running();
     }
 
-    /// The binary that is tested: `CASSY_BIN`, else the one beside this executable, or one directory up, as tests
-    /// lie in `deps/`.
+    /// The binary that is tested: `CASSY_BIN`, else the one that was built with this executable.
     ///
     /// # Errors
     /// When it was not built.
@@ -160,11 +160,7 @@ impl CassyServer {
         if let Some(path) = std::env::var_os(BINARY_VARIABLE) {
             return Ok(path.into());
         }
-        let own = std::env::current_exe().doing(|| "find this executable")?;
-        let beside = own.ancestors().skip(1).take(2).map(|directory| directory.join("cassy"));
-        beside.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-            Failure::new(format!("there is no cassy near {}; run `cargo build -p cassy`", own.display()))
-        })
+        built_program("cassy", "cassy")
     }
 }
 

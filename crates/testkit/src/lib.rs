@@ -1,4 +1,5 @@
-//! Real Cassandra, sshd and Cassy servers on loopback, for tests and for the quickstart.
+//! Real Cassandra, sshd and Cassy servers on loopback, for tests and for the quickstart; and a recorded node, which
+//! stands in for Cassandra where a test wants thousands of rounds or misbehaviour.
 //!
 //! Nothing of it is part of the product, and no crate of the product depends on it but for tests. What is started
 //! here binds 127.0.0.1 only, lives below one directory, and ends with the process that started it.
@@ -9,10 +10,10 @@ mod cassy_server;
 pub mod cql;
 pub mod dataset;
 mod failure;
-pub mod fuzz;
 pub mod oracle;
 mod port;
 mod process;
+mod recorded;
 mod relay;
 mod runtime;
 mod sshd;
@@ -25,8 +26,9 @@ pub use cql::Cql;
 pub use failure::{Doing, Failure};
 pub use port::Port;
 pub use process::{Launch, Lifetime, Process, ProcessId};
+pub use recorded::{Order, RecordedBuilder, RecordedNode, Recording, run_recorded_node};
 pub use relay::{Relay, Way};
 pub use runtime::{CASSANDRA_VERSION, Runtime};
 pub use sshd::Sshd;
 pub use wait::{Probe, wait_for};
-pub use world::{World, WorldBuilder};
+pub use world::{Node, World, WorldBuilder};

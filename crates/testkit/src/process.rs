@@ -212,6 +212,16 @@ impl ProcessId {
     }
 }
 
+/// A program of this workspace: beside this executable, or one directory up, as tests lie in `deps/`.
+pub(crate) fn built_program(name: &str, package: &str) -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe().doing(|| "find this executable")?;
+    let beside = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    beside.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        let own = own.display();
+        Failure::new(format!("there is no {name} near {own}; run `cargo build -p {package}`"))
+    })
+}
+
 fn command(launch: &Launch) -> Command {
     // Neither wrapper forks, so the child's pid is the program's.
     let mut command = Command::new("setsid");

@@ -12,8 +12,8 @@ use cassy_api::proto::{
 use tempfile::TempDir;
 
 use crate::{
-    Cassandra, CassandraBuilder, CassyServer, Cql, Doing, Failure, Lifetime, Probe, ProcessId, Runtime,
-    ServerSettings, Sshd, wait_for,
+    Cassandra, CassandraBuilder, CassyServer, Cql, Doing, Failure, Lifetime, Probe, Process, ProcessId,
+    RecordedBuilder, RecordedNode, Recording, Runtime, ServerSettings, Sshd, wait_for,
 };
 
 const JOB_LIMIT: Duration = Duration::from_secs(600);
@@ -22,17 +22,17 @@ const NODE_RESTORE: u32 = 2;
 
 /// How the world is to be made.
 #[derive(Debug)]
-pub struct WorldBuilder {
+pub struct WorldBuilder<N: Node = Cassandra> {
     directory: TempDir,
-    node: CassandraBuilder,
+    node: N::Builder,
     properties: BTreeMap<String, String>,
     lifetime: Lifetime,
 }
 
-impl WorldBuilder {
+impl<N: Node> WorldBuilder<N> {
     /// Changes how the node is made.
     #[must_use]
-    pub fn node(mut self, change: impl FnOnce(CassandraBuilder) -> CassandraBuilder) -> Self {
+    pub fn node(mut self, change: impl FnOnce(N::Builder) -> N::Builder) -> Self {
         self.node = change(self.node);
         self
     }
@@ -48,7 +48,7 @@ impl WorldBuilder {
     #[must_use]
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
-        self.node = self.node.lifetime(lifetime);
+        self.node = N::with_lifetime(self.node, lifetime);
         self
     }
 
@@ -61,9 +61,9 @@ impl WorldBuilder {
     ///
     /// # Errors
     /// When one of them does not start.
-    pub async fn start(self) -> Result<World, Failure> {
+    pub async fn start(self) -> Result<World<N>, Failure> {
         let root = self.directory.path();
-        let mut node = self.node.build()?;
+        let mut node = N::build(self.node)?;
         let ssh = Sshd::start_with(root.join("sshd"), "", self.lifetime);
         let (node_started, sshd) = tokio::join!(node.start(), ssh);
         node_started?;
@@ -76,7 +76,7 @@ impl WorldBuilder {
 
 fn server_settings(
     root: &Path,
-    node: &Cassandra,
+    node: &impl Node,
     sshd: &Sshd,
     lifetime: Lifetime,
     properties: BTreeMap<String, String>,
@@ -104,15 +104,86 @@ fn server_settings(
     Ok(settings)
 }
 
+/// What a world wants of its node.
+pub trait Node: Sized {
+    /// How it is made.
+    type Builder;
+
+    /// Makes it; nothing is started.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn build(builder: Self::Builder) -> Result<Self, Failure>;
+
+    /// Sets who ends it.
+    fn with_lifetime(builder: Self::Builder, lifetime: Lifetime) -> Self::Builder;
+
+    /// Starts it and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    fn start(&mut self) -> impl Future<Output = Result<(), Failure>>;
+
+    /// The port of JMX.
+    fn jmx_port(&self) -> u16;
+
+    /// The data directories.
+    fn data_directories(&self) -> Vec<PathBuf>;
+
+    /// Its process, running or ended, once it has been started.
+    fn process(&self) -> Option<&Process>;
+
+    /// Gives it up: it runs on.
+    fn leave_running(&mut self);
+}
+
+macro_rules! node {
+    ($node:ident, $builder:ident) => {
+        impl Node for $node {
+            type Builder = $builder;
+
+            fn build(builder: $builder) -> Result<Self, Failure> {
+                builder.build()
+            }
+
+            fn with_lifetime(builder: $builder, lifetime: Lifetime) -> $builder {
+                builder.lifetime(lifetime)
+            }
+
+            fn start(&mut self) -> impl Future<Output = Result<(), Failure>> {
+                $node::start(self)
+            }
+
+            fn jmx_port(&self) -> u16 {
+                $node::jmx_port(self)
+            }
+
+            fn data_directories(&self) -> Vec<PathBuf> {
+                $node::data_directories(self)
+            }
+
+            fn process(&self) -> Option<&Process> {
+                $node::process(self)
+            }
+
+            fn leave_running(&mut self) {
+                $node::leave_running(self);
+            }
+        }
+    };
+}
+node!(Cassandra, CassandraBuilder);
+node!(RecordedNode, RecordedBuilder);
+
 /// A whole installation on loopback. Its parts are public: tests stop, damage and restart them.
 #[derive(Debug)]
-pub struct World {
+pub struct World<N: Node = Cassandra> {
     /// The server.
     pub server: CassyServer,
     /// The node's sshd.
     pub sshd: Sshd,
     /// The node.
-    pub node: Cassandra,
+    pub node: N,
     /// Last, so that it is removed after all that runs in it has ended.
     directory: TempDir,
 }
@@ -123,10 +194,7 @@ impl World {
     /// # Errors
     /// When there is no room for temporary files.
     pub fn builder(runtime: &Runtime) -> Result<WorldBuilder, Failure> {
-        Self::builder_in(
-            runtime,
-            tempfile::Builder::new().prefix("cassy-test-").tempdir().doing(|| "make a directory")?,
-        )
+        Self::builder_in(runtime, temporary()?)
     }
 
     /// A world in this directory.
@@ -139,6 +207,29 @@ impl World {
         Ok(WorldBuilder { directory, node, properties: BTreeMap::new(), lifetime: Lifetime::Owned })
     }
 
+    /// A CQL session with the node.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn cql(&self) -> Result<Cql, Failure> {
+        Cql::connect(&self.node).await
+    }
+}
+
+impl World<RecordedNode> {
+    /// A world around a recorded node, in a directory that is removed with it.
+    ///
+    /// # Errors
+    /// When there is no room for temporary files.
+    pub fn recorded(recording: &Recording) -> Result<WorldBuilder<RecordedNode>, Failure> {
+        let directory = temporary()?;
+        let root = directory.path().canonicalize().doing(|| "make the directory's path absolute")?;
+        let node = RecordedNode::builder(recording, root.join("node"));
+        Ok(WorldBuilder { directory, node, properties: BTreeMap::new(), lifetime: Lifetime::Owned })
+    }
+}
+
+impl<N: Node> World<N> {
     /// The directory below which all of it lives.
     pub fn path(&self) -> &Path {
         self.directory.path()
@@ -161,14 +252,6 @@ impl World {
         self.sshd.leave_running();
         self.node.leave_running();
         self.directory.keep()
-    }
-
-    /// A CQL session with the node.
-    ///
-    /// # Errors
-    /// When the node does not answer.
-    pub async fn cql(&self) -> Result<Cql, Failure> {
-        Cql::connect(&self.node).await
     }
 
     /// Registers the cluster and answers its id.
@@ -269,6 +352,10 @@ impl World {
         })
         .await
     }
+}
+
+fn temporary() -> Result<TempDir, Failure> {
+    tempfile::Builder::new().prefix("cassy-test-").tempdir().doing(|| "make a directory")
 }
 
 fn outcome(newest: Option<(OperationStatus, String)>, state: String) -> Probe<(OperationStatus, String)> {

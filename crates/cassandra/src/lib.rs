@@ -10,6 +10,8 @@
 //! It leaves out CQL, the node's files, and deciding anything.
 
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod names;
 mod plausible;
 mod quirks;

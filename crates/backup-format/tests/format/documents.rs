@@ -2,7 +2,6 @@
 
 use super::fixture::*;
 use cassy_backup_format::*;
-use proptest::prelude::*;
 
 fn cluster_text() -> String {
     String::from_utf8(cluster_manifest().to_json().unwrap()).unwrap()
@@ -144,16 +143,4 @@ fn a_trash_list_is_written_in_order() {
     writer.push(&keys[2]).unwrap();
     let (stored, count) = writer.finish().unwrap();
     assert_eq!((read_trash(&stored).unwrap().1, count), (keys[1..3].to_vec(), 2));
-}
-
-proptest! {
-    #[test]
-    fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), text in ".*") {
-        for content in [&bytes[..], text.as_bytes()] {
-            prop_assert!(ClusterManifest::from_json(content).is_err());
-            prop_assert!(Pin::from_json(content).is_err());
-            prop_assert!(read_trash(content).is_err());
-            prop_assert!(read_trash(&compress(content)).is_err());
-        }
-    }
 }

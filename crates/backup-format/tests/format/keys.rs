@@ -242,17 +242,4 @@ proptest! {
             prop_assert_eq!(keys().parse_component(&key).unwrap(), expected);
         }
     }
-
-    #[test]
-    fn no_text_makes_a_parser_panic(text in ".*") {
-        if let Ok(key) = text.parse::<ObjectKey>() {
-            let _ = keys().parse_component(&key);
-        }
-        if let Ok(key) = format!("{}{text}", keys().data_prefix(&host())).parse::<ObjectKey>()
-            && let Ok(component) = keys().parse_component(&key)
-        {
-            prop_assert_eq!(component.host, host());
-        }
-        let _ = (text.parse::<ClusterId>(), text.parse::<BackupId>(), text.parse::<SessionId>(), text.parse::<Attempt>());
-    }
 }

@@ -158,14 +158,4 @@ proptest! {
         let (stored, footer) = write(&header, &written);
         prop_assert_eq!(read(&stored).unwrap(), (header, written, footer));
     }
-
-    #[test]
-    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), text in ".*") {
-        let _ = read(&bytes);
-        let _ = read(&compress(&bytes));
-        let _ = read(&compress(&text));
-        let head = decompress(&write(&header(), &[]).0).lines().next().unwrap().to_owned();
-        let stored = compress(format!("{head}\n{text}\n"));
-        prop_assert!(read(&stored).is_err());
-    }
 }

@@ -6,6 +6,8 @@
 
 pub mod frame;
 mod message;
+mod tag;
 
 pub use frame::{FrameDecoder, FrameError, PREAMBLE};
 pub use message::*;
+pub use tag::{ForeignTag, SnapshotTag};

@@ -8,6 +8,8 @@ use cassy_backup_format::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::SnapshotTag;
+
 /// From the server to the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -114,7 +116,9 @@ pub enum Request {
     Upload(Box<UploadRequest>),
     /// Delete the files noted by `ListSuperseded`, if device and inode still match.
     ClearSuperseded,
-    /// Delete what is left of these snapshots (tags of ours only; others are refused).
+    /// Name the snapshots with tags of ours that lie on the disk, also those of dropped tables.
+    ListSnapshots(DataDirectories),
+    /// Delete what is left of these snapshots.
     SweepSnapshots(SweepRequest),
     /// Say what a restore would do and what stands in its way. Changes nothing.
     PlanRestore(Box<RestoreRequest>),
@@ -175,7 +179,7 @@ pub struct CheckSnapshotRequest {
     /// The node's data directories.
     pub data_directories: Vec<String>,
     /// The snapshot's tag.
-    pub tag: String,
+    pub tag: SnapshotTag,
     /// `(keyspace, table)` of every table that Cassandra has, by JMX.
     pub tables: Vec<(String, String)>,
 }
@@ -235,8 +239,8 @@ pub struct ParentManifest {
 pub struct SweepRequest {
     /// The node's data directories.
     pub data_directories: Vec<String>,
-    /// The tags to clear, each `cassy-<backup id>-<attempt>`.
-    pub tags: Vec<String>,
+    /// The tags to clear.
+    pub tags: Vec<SnapshotTag>,
 }
 
 /// See [`Request::PlanRestore`] and [`Request::Restore`].
@@ -272,6 +276,11 @@ pub enum Reply {
     Superseded {
         /// The count.
         files: u64,
+    },
+    /// Tags of ours, sorted, each once; of very many only the oldest.
+    Snapshots {
+        /// The tags.
+        tags: Vec<SnapshotTag>,
     },
     /// The tables that lack a whole snapshot, each with what is wrong; empty when all is well.
     SnapshotChecked {

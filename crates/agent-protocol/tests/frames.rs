@@ -9,8 +9,11 @@ use cassy_agent_protocol::{
 };
 use proptest::prelude::*;
 
+const TAG: &str = "cassy-0193b0a0-0000-7000-8000-000000000001-1";
+
 fn messages() -> Vec<ToAgent> {
-    let sweep = SweepRequest { data_directories: vec!["/d\u{202e}1".into()], tags: vec![] };
+    let tags = vec![TAG.parse().unwrap()];
+    let sweep = SweepRequest { data_directories: vec!["/d\u{202e}1".into()], tags };
     vec![
         ToAgent::Hello(ServerHello { job_id: "j".into(), epoch: -1, heartbeat_ms: 1, silence_ms: u64::MAX }),
         ToAgent::Request { id: 1, request: Request::SweepSnapshots(sweep) },
@@ -40,6 +43,7 @@ fn replies_come_back_as_they_were() {
     for message in [
         FromAgent::Reply { id: 7, outcome: Err(error) },
         FromAgent::Reply { id: 7, outcome: Ok(Reply::Cleared { files: 3 }) },
+        FromAgent::Reply { id: 7, outcome: Ok(Reply::Snapshots { tags: vec![TAG.parse().unwrap()] }) },
         FromAgent::Progress { id: 7, progress: Progress::default() },
     ] {
         let mut decoder = FrameDecoder::new();
@@ -126,11 +130,15 @@ fn a_declared_length_is_checked_and_reserves_nothing() {
 
 #[test]
 fn too_large_a_message_is_not_sent() {
-    let tags = vec!["x".repeat(LIMIT_BYTES)];
-    let request = Request::SweepSnapshots(SweepRequest { data_directories: vec![], tags });
+    let data_directories = vec!["x".repeat(LIMIT_BYTES)];
+    let request = Request::SweepSnapshots(SweepRequest { data_directories, tags: vec![] });
     let error = encode(&ToAgent::Request { id: 1, request }).unwrap_err();
     assert!(matches!(error, FrameError::TooLarge { .. }));
 }
+
+/// Nothing but a tag of ours can be asked to be swept.
+const FOREIGN_TAG: &str = "{\"type\":\"request\",\"id\":1,\"request\":{\"request\":\"sweep_snapshots\",\
+     \"data_directories\":[],\"tags\":[\"daily\"]}}";
 
 #[test]
 fn what_is_not_a_message_is_an_error_again_and_again() {
@@ -142,6 +150,7 @@ fn what_is_not_a_message_is_an_error_again_and_again() {
         "{\"type\":\"cancel\",\"id\":-1}",
         "nul",
         "{\"type\":\"cancel\",\"id\":1}x",
+        FOREIGN_TAG,
         &deep,
     ] {
         let length = u32::try_from(json.len()).unwrap().to_be_bytes();

@@ -14,6 +14,9 @@ use rustix::io::Errno;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+const NOT_PLAIN_HINT: &str = "Remove it, and find out which tool or person has put it there: Cassandra itself makes \
+    only plain files and directories below its data directories.";
+
 /// What went wrong with a file or directory of the node. `Display` does not repeat the source.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
@@ -66,7 +69,11 @@ impl FileError {
     }
 
     pub(crate) fn hint(&self) -> Option<String> {
-        let Self::Io { source, .. } = self else { return None };
+        let source = match self {
+            Self::Io { source, .. } => source,
+            Self::NotPlain { .. } => return Some(NOT_PLAIN_HINT.to_owned()),
+            _ => return None,
+        };
         let hint = match Errno::from_io_error(source)? {
             Errno::MFILE | Errno::NFILE => "Raise the limit of open files (ulimit -n) of the agent's user.",
             Errno::ACCESS | Errno::PERM => {
@@ -180,12 +187,20 @@ impl Directory {
         }
     }
 
-    /// All names but `.` and `..`, sorted.
+    /// All names but `.` and `..`, sorted. A directory that was removed since it was opened has none: tables may be
+    /// dropped at any time.
     pub(crate) fn entries(&self) -> Result<Vec<(OsString, Kind)>, FileError> {
         let error = |errno| FileError::io("list", &self.path, errno);
         let mut entries = Vec::new();
-        for entry in Dir::read_from(self).map_err(error)? {
-            let entry = entry.map_err(error)?;
+        let listing = match Dir::read_from(self) {
+            Err(Errno::NOENT) => return Ok(entries),
+            listing => listing.map_err(error)?,
+        };
+        for entry in listing {
+            let entry = match entry {
+                Err(Errno::NOENT) => break,
+                entry => entry.map_err(error)?,
+            };
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
@@ -357,5 +372,15 @@ mod tests {
         ));
         assert!(matches!(directory.subdirectory("file"), Err(FileError::NotPlain { kind: "a file", .. })));
         assert_eq!(directory.subdirectories().expect("list"), ["directory"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_while_it_is_looked_at_is_empty() {
+        let base = tempfile::tempdir().expect("tempdir");
+        std::fs::create_dir(base.path().join("dropped")).expect("mkdir");
+        let dropped = Directory::data(&base.path().join("dropped")).expect("open");
+        std::fs::remove_dir(base.path().join("dropped")).expect("remove");
+        assert_eq!(dropped.entries().expect("nothing is there"), []);
+        assert!(matches!(dropped.subdirectory("below"), Ok(None)));
     }
 }

@@ -31,6 +31,16 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     message
 }
 
+/// The first ten, and how many more there are.
+pub(crate) fn listed(items: &[String], separator: &str) -> String {
+    const TOLD: usize = 10;
+    let mut text = items.iter().take(TOLD).map(String::as_str).collect::<Vec<_>>().join(separator);
+    if items.len() > TOLD {
+        text.push_str(&format!("{separator}{} more", items.len() - TOLD));
+    }
+    text
+}
+
 /// What a store's failure means for the job.
 pub(crate) fn store_error_kind(error: &StoreError) -> AgentErrorKind {
     match error.class() {
@@ -50,6 +60,13 @@ impl IntoAgentError for StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_list_is_told_shortly() {
+        let items: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+        assert_eq!(listed(&items[..2], "; "), "0; 1");
+        assert_eq!(listed(&items, ", "), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2 more");
+    }
 
     #[test]
     fn a_message_holds_the_whole_chain() {

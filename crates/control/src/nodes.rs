@@ -42,8 +42,8 @@ pub trait Cassandra: Send {
     async fn describe(&mut self) -> Result<NodeDescription, NodeError>;
     /// `(keyspace, table)` of every table.
     async fn tables(&mut self) -> Result<Vec<(String, String)>, NodeError>;
-    /// Every snapshot on the node: its tag, and the keyspaces that have it.
-    async fn snapshots(&mut self) -> Result<BTreeMap<String, Vec<String>>, NodeError>;
+    /// Every keyspace of this moment.
+    async fn keyspaces(&mut self) -> Result<Vec<String>, NodeError>;
     /// Flushes the memtables of these keyspaces.
     async fn flush(&mut self, keyspaces: &[String]) -> Result<(), NodeError>;
     /// Takes a snapshot of these keyspaces. That it returned proves nothing.

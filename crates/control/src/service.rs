@@ -251,7 +251,6 @@ impl Operations for Service {
             backup_id: BackupId::at(now),
             cluster_id: cluster_id(&request.cluster_id)?,
             cluster_name: row.cluster_name.clone(),
-            keyspaces: described.keyspaces.clone(),
             created_at_ms: now,
             attempt: 1,
             stage: BackupStage::Prepare,

@@ -65,6 +65,10 @@ impl Worker {
                 summary.map(Reply::Uploaded).map_err(IntoAgentError::into_agent_error)
             }
             Request::ClearSuperseded => self.clear_superseded().await,
+            Request::ListSnapshots(request) => {
+                let tags = on_thread(move || sweep::own_tags(&request)).await?;
+                Ok(Reply::Snapshots { tags })
+            }
             Request::SweepSnapshots(request) => {
                 let files = on_thread(move || sweep::snapshots(&request)).await?;
                 Ok(Reply::Cleared { files })

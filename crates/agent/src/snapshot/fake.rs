@@ -111,7 +111,7 @@ impl FakeNode {
     pub(crate) fn request(&self, tag: &str, tables: &[(&str, &str)]) -> CheckSnapshotRequest {
         CheckSnapshotRequest {
             data_directories: self.data.iter().map(|path| path.to_str().expect("text").to_owned()).collect(),
-            tag: tag.to_owned(),
+            tag: tag.parse().expect("a tag of ours"),
             tables: tables.iter().map(|&(keyspace, table)| (keyspace.to_owned(), table.to_owned())).collect(),
         }
     }

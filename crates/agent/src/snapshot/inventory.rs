@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use cassy_agent_protocol::SnapshotTag;
 use cassy_backup_format::TableRef;
 use cassy_sstable::{
     ComponentName, SNAPSHOT_MANIFEST_FILE, SNAPSHOT_SCHEMA_FILE, SNAPSHOTS_DIRECTORY, TableDirectory,
@@ -24,7 +25,7 @@ const TEXT_LIMIT_BYTES: u64 = 16 << 20;
 pub(crate) struct TableSnapshot {
     /// The table.
     pub(crate) table: TableRef,
-    tag: String,
+    tag: SnapshotTag,
     /// The data directories that have a part of it: number and path.
     directories: Vec<(u32, PathBuf)>,
 }
@@ -81,7 +82,7 @@ impl SstableFiles {
 }
 
 /// Every table with a snapshot of this tag, sorted.
-pub(crate) fn tables(data_directories: &[String], tag: &str) -> Result<Vec<TableSnapshot>, FileError> {
+pub(crate) fn tables(data_directories: &[String], tag: SnapshotTag) -> Result<Vec<TableSnapshot>, FileError> {
     let mut found: BTreeMap<TableRef, Vec<(u32, PathBuf)>> = BTreeMap::new();
     for (number, data) in (0..).zip(data_directories) {
         let data = Path::new(data);
@@ -96,7 +97,7 @@ pub(crate) fn tables(data_directories: &[String], tag: &str) -> Result<Vec<Table
             }
         }
     }
-    let snapshot = |(table, directories)| TableSnapshot { table, tag: tag.to_owned(), directories };
+    let snapshot = |(table, directories)| TableSnapshot { table, tag, directories };
     Ok(found.into_iter().map(snapshot).collect())
 }
 
@@ -105,7 +106,12 @@ fn table_of(keyspace: &str, name: OsString) -> Option<TableRef> {
     Some(TableRef { keyspace: keyspace.to_owned(), table, id })
 }
 
-fn has_snapshot(keyspace: &Directory, table: &TableRef, kind: Kind, tag: &str) -> Result<bool, FileError> {
+fn has_snapshot(
+    keyspace: &Directory,
+    table: &TableRef,
+    kind: Kind,
+    tag: SnapshotTag,
+) -> Result<bool, FileError> {
     let name = directory_name(table);
     if let Kind::Other(kind) = kind {
         return Err(FileError::NotPlain { path: keyspace.path().join(name), kind });
@@ -117,7 +123,7 @@ fn has_snapshot(keyspace: &Directory, table: &TableRef, kind: Kind, tag: &str) -
         Ok(None) | Err(FileError::NotPlain { .. }) => return Ok(false),
         Err(error) => return Err(error),
     };
-    Ok(snapshots.subdirectory(tag)?.is_some())
+    Ok(snapshots.subdirectory(&tag.to_string())?.is_some())
 }
 
 fn directory_name(table: &TableRef) -> String {
@@ -130,8 +136,12 @@ impl TableSnapshot {
         let mut reading = Reading::default();
         for (number, data) in &self.directories {
             let table = directory_name(&self.table);
-            let path =
-                vec![self.table.keyspace.clone(), table, SNAPSHOTS_DIRECTORY.to_owned(), self.tag.clone()];
+            let path = vec![
+                self.table.keyspace.clone(),
+                table,
+                SNAPSHOTS_DIRECTORY.to_owned(),
+                self.tag.to_string(),
+            ];
             let place = Place { number: *number, data, path, index: None };
             let directory = Directory::below(data, place.path.iter().map(String::as_str))?;
             // Another tool may just have cleared it; then the check finds its files missing.

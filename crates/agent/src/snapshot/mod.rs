@@ -6,7 +6,7 @@ mod whole;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use cassy_agent_protocol::{AgentError, CheckSnapshotRequest};
+use cassy_agent_protocol::{AgentError, CheckSnapshotRequest, SnapshotTag};
 use cassy_backup_format::TableRef;
 
 pub(crate) use inventory::{SstableFiles, TableContent, TableSnapshot, tables};
@@ -19,7 +19,7 @@ use crate::failure::{IntoAgentError, agent_error};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot look at the snapshot {tag}")]
 pub(crate) struct SnapshotError {
-    tag: String,
+    tag: SnapshotTag,
     #[source]
     source: FileError,
 }
@@ -33,9 +33,10 @@ impl IntoAgentError for SnapshotError {
 /// Says which of the request's tables lack a whole snapshot: `keyspace.table: what is wrong`. Whether a table that
 /// has none was dropped meanwhile is for the caller to find out.
 pub(crate) fn check(request: &CheckSnapshotRequest) -> Result<Vec<String>, SnapshotError> {
-    let error = |source| SnapshotError { tag: request.tag.clone(), source };
-    let found = tables(&request.data_directories, &request.tag).map_err(error)?;
-    let mut broken = missing(request, &found);
+    let error = |source| SnapshotError { tag: request.tag, source };
+    let found = tables(&request.data_directories, request.tag).map_err(error)?;
+    let mut broken: Vec<String> =
+        missing(request, &found).iter().map(|gone| gone.told(request.tag)).collect();
     for snapshot in found.iter().filter(|snapshot| is_wanted(request, &snapshot.table)) {
         let content = match snapshot.read() {
             Ok(content) => content,
@@ -55,23 +56,45 @@ pub(crate) fn is_wanted(request: &CheckSnapshotRequest, table: &TableRef) -> boo
     request.tables.iter().any(|(keyspace, name)| table.keyspace == *keyspace && table.table == *name)
 }
 
-/// The request's tables that have no snapshot at all, as [`check`] tells them.
-pub(crate) fn missing(request: &CheckSnapshotRequest, found: &[TableSnapshot]) -> Vec<String> {
+/// A table without any snapshot.
+#[derive(Debug)]
+pub(crate) struct Missing {
+    /// `keyspace.table`
+    pub(crate) table: String,
+    /// A link in the way, which explains it.
+    link: Option<FileError>,
+}
+
+impl Missing {
+    /// As [`check`] tells it.
+    pub(crate) fn told(&self, tag: SnapshotTag) -> String {
+        let why: String = self.link.iter().map(|link| format!("; {link}")).collect();
+        format!("{}: it has no snapshot {tag}{why}", self.table)
+    }
+
+    /// When it had one before: somebody has removed it.
+    pub(crate) fn is_unexplained(&self) -> bool {
+        self.link.is_none()
+    }
+}
+
+/// The request's tables that have no snapshot at all.
+pub(crate) fn missing(request: &CheckSnapshotRequest, found: &[TableSnapshot]) -> Vec<Missing> {
     let found: BTreeSet<(&str, &str)> =
         found.iter().map(|found| (found.table.keyspace.as_str(), found.table.table.as_str())).collect();
     let is_missing =
         |(keyspace, table): &&(String, String)| !found.contains(&(keyspace.as_str(), table.as_str()));
-    let tell = |(keyspace, table): &(String, String)| {
-        let why = linked(&request.data_directories, keyspace).unwrap_or_default();
-        format!("{keyspace}.{table}: it has no snapshot {}{why}", request.tag)
+    let explain = |(keyspace, table): &(String, String)| {
+        let link = linked(&request.data_directories, keyspace);
+        Missing { table: format!("{keyspace}.{table}"), link }
     };
-    request.tables.iter().filter(is_missing).map(tell).collect()
+    request.tables.iter().filter(is_missing).map(explain).collect()
 }
 
 /// A keyspace's directory that is a symbolic link explains a missing snapshot: it is not followed.
-fn linked(data_directories: &[String], keyspace: &str) -> Option<String> {
+fn linked(data_directories: &[String], keyspace: &str) -> Option<FileError> {
     data_directories.iter().find_map(|data| match Directory::below(Path::new(data), [keyspace]) {
-        Err(error @ FileError::NotPlain { .. }) => Some(format!("; {error}")),
+        Err(error @ FileError::NotPlain { .. }) => Some(error),
         _ => None,
     })
 }

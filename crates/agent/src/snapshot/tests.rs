@@ -38,7 +38,7 @@ fn a_whole_snapshot_has_nothing_to_tell() {
 fn the_files_are_the_union_of_all_directories_in_the_manifests_order() {
     let node = example();
     node.take_snapshot(TAG);
-    let found = tables(&node.request(TAG, &[]).data_directories, TAG).expect("found");
+    let found = tables(&node.request(TAG, &[]).data_directories, TAG.parse().expect("ours")).expect("found");
     let names: Vec<_> =
         found.iter().map(|found| (found.table.keyspace.as_str(), found.table.table.as_str())).collect();
     let mut sorted = EXAMPLE_TABLES.to_vec();

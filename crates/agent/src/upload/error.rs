@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use cassy_agent_protocol::{AgentError, AgentErrorKind};
+use cassy_agent_protocol::{AgentError, AgentErrorKind, SnapshotTag};
 use cassy_backup_format::{KeyError, ManifestError, ObjectKey};
 use cassy_store::StoreError;
 
 use crate::context::Context;
 use crate::directory::FileError;
-use crate::failure::{IntoAgentError, agent_error, store_error_kind};
+use crate::failure::{IntoAgentError, agent_error, listed, store_error_kind};
+
+const CLEARED_HINT: &str = "Take another backup, and keep whatever clears snapshots away from those named cassy-...: \
+    `nodetool clearsnapshot --all`, or one without a tag on older versions, removes them too.";
 
 /// See the module. That an SSTable does not match its own digest is no error: the summary tells it.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +26,11 @@ pub(crate) enum UploadError {
         source: FileError,
     },
     /// Some tables have no whole snapshot.
-    #[error("the snapshot {tag} is not whole: {}", .broken.join("; "))]
-    NotWhole { tag: String, broken: Vec<String> },
+    #[error("the snapshot {tag} is not whole any more: {}", listed(.broken, "; "))]
+    NotWhole { tag: SnapshotTag, broken: Vec<String> },
+    /// Some tables have no snapshot any more.
+    #[error("the snapshot {tag} of {} is gone; somebody cleared it", listed(.tables, ", "))]
+    Gone { tag: SnapshotTag, tables: Vec<String> },
     /// Files came or went since the snapshot was checked.
     #[error("the snapshot of {table} has changed since it was checked: {before} files then, {now} now")]
     SnapshotChanged { table: String, before: String, now: String },
@@ -109,6 +115,7 @@ impl UploadError {
             | Self::Spool { .. }
             | Self::CutShort { .. } => AgentErrorKind::Transient,
             Self::NotWhole { .. }
+            | Self::Gone { .. }
             | Self::Key { .. }
             | Self::ParentDiffers { .. }
             | Self::Parent { .. }
@@ -123,6 +130,7 @@ impl UploadError {
         match self {
             Self::File { source } => source.hint(),
             Self::Store { source, .. } => source.hint(),
+            Self::NotWhole { .. } | Self::Gone { .. } => Some(CLEARED_HINT.to_owned()),
             _ => None,
         }
     }

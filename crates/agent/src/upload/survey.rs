@@ -7,7 +7,7 @@ use cassy_backup_format::{ConfigurationFacts, FORMAT, Header, LEAST_READER, Pare
 
 use super::error::UploadError;
 use crate::context::Context;
-use crate::snapshot::{self, SstableFiles, TableContent, TableSnapshot};
+use crate::snapshot::{self, Missing, SstableFiles, TableContent, TableSnapshot};
 
 /// What there is to send.
 #[derive(Debug)]
@@ -50,8 +50,15 @@ impl std::fmt::Display for Amount {
 /// Looks at everything. Blocks.
 pub(super) fn survey(ctx: &Context, request: &UploadRequest) -> Result<Survey, UploadError> {
     let wanted = &request.snapshot;
-    let found = snapshot::tables(&wanted.data_directories, &wanted.tag)?;
-    let mut broken = snapshot::missing(wanted, &found);
+    let found = snapshot::tables(&wanted.data_directories, wanted.tag)?;
+    // It was whole when it was taken.
+    let (gone, explained): (Vec<_>, Vec<_>) =
+        snapshot::missing(wanted, &found).into_iter().partition(Missing::is_unexplained);
+    if !gone.is_empty() {
+        let tables = gone.into_iter().map(|missing| missing.table).collect();
+        return Err(UploadError::Gone { tag: wanted.tag, tables });
+    }
+    let mut broken: Vec<String> = explained.iter().map(|missing| missing.told(wanted.tag)).collect();
     let mut tables = Vec::new();
     let mut schema = Vec::new();
     for snapshot in found {
@@ -72,7 +79,7 @@ pub(super) fn survey(ctx: &Context, request: &UploadRequest) -> Result<Survey, U
         }
     }
     if !broken.is_empty() {
-        return Err(UploadError::NotWhole { tag: wanted.tag.clone(), broken });
+        return Err(UploadError::NotWhole { tag: wanted.tag, broken });
     }
     let (configuration, directories) = number_directories(request)?;
     let header = header(request, configuration, &tables, schema);

@@ -1,6 +1,5 @@
 //! Nodes as the control plane wants them, over SSH and JMX.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,16 +110,8 @@ impl Cassandra for RemoteCassandra {
         self.session.tables().await.map_err(|error| jmx_error(&error))
     }
 
-    async fn snapshots(&mut self) -> Result<BTreeMap<String, Vec<String>>, NodeError> {
-        let rows = self.session.snapshot_details().await.map_err(|error| jmx_error(&error))?;
-        let mut snapshots: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for row in rows {
-            let keyspaces = snapshots.entry(row.tag).or_default();
-            if !keyspaces.contains(&row.keyspace) {
-                keyspaces.push(row.keyspace);
-            }
-        }
-        Ok(snapshots)
+    async fn keyspaces(&mut self) -> Result<Vec<String>, NodeError> {
+        self.session.keyspaces().await.map_err(|error| jmx_error(&error))
     }
 
     async fn flush(&mut self, keyspaces: &[String]) -> Result<(), NodeError> {

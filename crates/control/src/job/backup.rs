@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use cassy_agent_protocol::{ParentManifest, UploadSummary};
+use cassy_agent_protocol::{ParentManifest, SnapshotTag, UploadSummary};
 use cassy_backup_format::{BackupId, ClusterId, ConfigurationFacts, HostId};
 use serde::{Deserialize, Serialize};
 
@@ -88,8 +88,6 @@ pub struct BackupJob {
     pub cluster_id: ClusterId,
     /// Its own name.
     pub cluster_name: String,
-    /// Its keyspaces when the request was accepted.
-    pub keyspaces: Vec<String>,
     /// Unix milliseconds.
     pub created_at_ms: i64,
     /// Counts the snapshots of this job: a resume before the end of the snapshot stage is a new attempt.
@@ -134,8 +132,14 @@ pub struct BackupNodeFacts {
     pub cassandra_version: String,
     pub partitioner: String,
     pub data_directories: Vec<String>,
-    pub keyspaces: Vec<String>,
     pub configuration: ConfigurationFacts,
+}
+
+impl BackupNodeFacts {
+    /// The directory that the node's lock is on.
+    pub fn lock(&self) -> &str {
+        self.data_directories.first().map(String::as_str).unwrap_or_default()
+    }
 }
 
 /// What happened.
@@ -186,9 +190,14 @@ pub enum BackupEffect {
 }
 
 impl BackupJob {
-    /// The snapshot's tag for the current attempt's number.
-    pub fn tag(&self) -> String {
-        format!("cassy-{}-{}", self.backup_id, self.attempt)
+    /// The tag of the current attempt's snapshot.
+    pub fn tag(&self) -> SnapshotTag {
+        SnapshotTag::of(self.backup_id, self.attempt)
+    }
+
+    /// The tags of all attempts so far.
+    pub fn tags(&self) -> Vec<SnapshotTag> {
+        (1..=self.attempt).map(|attempt| SnapshotTag::of(self.backup_id, attempt)).collect()
     }
 
     /// The addresses that have not failed.
@@ -384,7 +393,6 @@ mod tests {
             backup_id: BackupId::at(0),
             cluster_id: "c".parse().expect("an id"),
             cluster_name: "c".to_owned(),
-            keyspaces: Vec::new(),
             created_at_ms: 0,
             attempt,
             stage,

@@ -1,9 +1,11 @@
 //! Performing the effects of jobs: the only place where jobs meet nodes and the store.
 
 pub(crate) mod backup;
+mod clear;
 pub(crate) mod orphans;
 pub(crate) mod pins;
 pub(crate) mod restore;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,6 +1,8 @@
 //! A fake ring for tests of the control plane: one node that answers as it is told. The database and the store
 //! are real.
 
+pub(crate) mod schema;
+
 use std::collections::BTreeMap;
 use std::panic::panic_any;
 use std::path::Path;
@@ -22,6 +24,7 @@ use cassy_control::{
     ServiceParts, SystemClock,
 };
 use cassy_store::{Store, StoreAccess};
+use schema::{Changes, Schema};
 use tokio::sync::Notify;
 
 pub(crate) const NODE: &str = "127.0.0.1";
@@ -42,6 +45,8 @@ pub(crate) struct Ring {
     pub(crate) log: Mutex<Vec<String>>,
     pub(crate) snapshots: Mutex<BTreeMap<String, Vec<String>>>,
     pub(crate) broken: Mutex<Vec<String>>,
+    pub(crate) schema: Mutex<Schema>,
+    pub(crate) changes: Mutex<Changes>,
     pub(crate) findings: Mutex<Vec<String>>,
     pub(crate) down: Mutex<Vec<String>>,
     pub(crate) reached: Notify,
@@ -126,14 +131,20 @@ impl Agent for FakeAgent {
                 free_bytes: vec![1 << 40],
             })),
             Request::ListSuperseded(_) => Reply::Superseded { files: 0 },
-            Request::CheckSnapshot(_) => {
-                Reply::SnapshotChecked { broken: self.0.broken.lock().unwrap().clone() }
+            Request::CheckSnapshot(check) => {
+                Reply::SnapshotChecked { broken: self.0.broken(&check) }
             }
             Request::Upload(upload) => {
                 progress(Progress { bytes_done: 7, bytes_total: 7, files_done: 1, files_total: 1 });
                 Reply::Uploaded(self.upload(&upload).await)
             }
-            Request::ClearSuperseded | Request::SweepSnapshots(_) => Reply::Cleared { files: 0 },
+            Request::ClearSuperseded => Reply::Cleared { files: 0 },
+            Request::ListSnapshots(_) => Reply::Snapshots { tags: self.0.own_tags() },
+            Request::SweepSnapshots(sweep) => {
+                let swept: Vec<_> = sweep.tags.iter().map(ToString::to_string).collect();
+                self.0.snapshots.lock().unwrap().retain(|tag, _| !swept.contains(tag));
+                Reply::Cleared { files: 0 }
+            }
             Request::PlanRestore(_) => Reply::Planned(RestorePlan {
                 findings: self.0.findings.lock().unwrap().clone(),
                 data_directories: vec!["/data".to_owned()],
@@ -170,7 +181,7 @@ impl FakeAgent {
             files: 0,
             bytes: 0,
             sent_bytes: 7,
-            tables: Vec::new(),
+            tables: request.snapshot.tables.iter().map(schema::table).collect(),
             corrupt: Vec::new(),
         }
     }
@@ -192,7 +203,7 @@ impl Cassandra for FakeCassandra {
             joining: Vec::new(),
             leaving: Vec::new(),
             moving: Vec::new(),
-            keyspaces: vec!["ks".to_owned()],
+            keyspaces: self.0.schema.lock().unwrap().keyspaces(),
             data_directories: vec!["/data".to_owned()],
             tokens: vec!["0".to_owned()],
             datacenter: "dc1".to_owned(),
@@ -201,21 +212,27 @@ impl Cassandra for FakeCassandra {
     }
 
     async fn tables(&mut self) -> Result<Vec<(String, String)>, NodeError> {
-        Ok(vec![("ks".to_owned(), "t".to_owned())])
+        Ok(self.0.schema.lock().unwrap().0.clone())
     }
 
-    async fn snapshots(&mut self) -> Result<BTreeMap<String, Vec<String>>, NodeError> {
-        Ok(self.0.snapshots.lock().unwrap().clone())
+    async fn keyspaces(&mut self) -> Result<Vec<String>, NodeError> {
+        Ok(self.0.schema.lock().unwrap().keyspaces())
     }
 
     async fn flush(&mut self, keyspaces: &[String]) -> Result<(), NodeError> {
         assert!(!keyspaces.is_empty());
-        self.0.step("flush").await
+        self.0.step("flush").await?;
+        self.0.schema_changes("flush");
+        self.0.all_exist(keyspaces)
     }
 
     async fn take_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
-        self.0.snapshots.lock().unwrap().insert(tag.to_owned(), keyspaces.to_vec());
-        self.0.step("take_snapshot").await
+        if self.0.snapshots.lock().unwrap().insert(tag.to_owned(), keyspaces.to_vec()).is_some() {
+            return Err(NodeError::new(NodeErrorKind::Permanent, format!("Snapshot {tag} already exists.")));
+        }
+        self.0.step("take_snapshot").await?;
+        self.0.schema_changes("take_snapshot");
+        self.0.all_exist(keyspaces)
     }
 
     async fn clear_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {

@@ -156,10 +156,10 @@ async fn a_missing_store_says_so() {
 }
 
 /// Passes everything on, and calls back at the first bytes of an object whose key ends like this.
-struct Meddling {
-    inner: Arc<dyn Store>,
-    suffix: &'static str,
-    act: Arc<dyn Fn() + Send + Sync>,
+pub(super) struct Meddling {
+    pub(super) inner: Arc<dyn Store>,
+    pub(super) suffix: &'static str,
+    pub(super) act: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl std::fmt::Debug for Meddling {
@@ -226,7 +226,7 @@ impl Store for Meddling {
 }
 
 /// Uploads while `act` happens, in the middle of sending the 3 MiB Data.db.
-async fn meddled(bench: &Bench, act: impl Fn() + Send + Sync + 'static) -> UploadError {
+pub(super) async fn meddled(bench: &Bench, act: impl Fn() + Send + Sync + 'static) -> UploadError {
     let store = Meddling { inner: Arc::clone(&bench.store), suffix: "nb-2-big-Data.db", act: Arc::new(act) };
     let error = bench.upload_to(Arc::new(store)).await.expect_err("it is noticed");
     let list = bench.store.list_incomplete("").try_collect::<Vec<_>>().await.expect("list");
@@ -269,6 +269,57 @@ async fn a_file_that_is_replaced_or_removed_while_it_is_read_is_named() {
         meddled(&bench, move || fs::remove_dir_all(&snapshot).expect("cleared")).await.into_agent_error();
     assert_eq!(error.kind, AgentErrorKind::Transient);
     assert!(error.message.contains("has vanished"), "{error}");
+    let again = bench.upload().await.expect_err("it is gone").into_agent_error();
+    assert!(again.message.contains("ks.plain: "), "half of it is left, in the other directory: {again}");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_somebody_cleared_while_it_was_sent_says_so_in_the_next_try() {
+    let bench = Bench::new(example());
+    let snapshots: Vec<_> =
+        [0, 1].map(|directory| bench.node.snapshot_of(directory, "ks", "plain", TAG)).into();
+    let clear = move || snapshots.iter().for_each(|snapshot| fs::remove_dir_all(snapshot).expect("cleared"));
+    let error = meddled(&bench, clear).await.into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Transient);
+    let error = bench.upload().await.expect_err("it is gone").into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Permanent);
+    assert_eq!(error.message, format!("the snapshot {TAG} of ks.plain is gone; somebody cleared it"));
+    assert!(error.hint.expect("a hint").contains("clearsnapshot"));
+}
+
+#[tokio::test]
+async fn of_many_cleared_tables_ten_are_named() {
+    let node = FakeNode::new(1);
+    let names: Vec<String> = (10..25).map(|number| format!("t{number}")).collect();
+    names.iter().for_each(|name| node.flush(&node.table(0, "ks", name), "", "nb-1-big", 1, 100));
+    let mut bench = Bench::new(node);
+    bench.request.snapshot.tables = names.iter().map(|name| ("ks".to_owned(), name.clone())).collect();
+    for name in &names {
+        fs::remove_dir_all(bench.node.snapshot_of(0, "ks", name, TAG)).expect("cleared");
+    }
+    let error = bench.upload().await.expect_err("gone").into_agent_error();
+    assert!(error.message.contains("ks.t19, 5 more is gone; somebody cleared it"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_plain_file_is_named_with_what_to_do() {
+    for (make, kind) in [(mkfifo as fn(&Path), "a FIFO"), (link_to_itself, "a symbolic link")] {
+        let bench = Bench::new(example());
+        make(&bench.node.snapshot_of(0, "ks", "plain", TAG).join("nb-9-big-Data.db"));
+        let error = bench.upload().await.expect_err("refused").into_agent_error();
+        assert_eq!(error.kind, AgentErrorKind::Permanent);
+        assert!(error.message.contains(&format!("nb-9-big-Data.db is {kind}")), "{error}");
+        assert!(error.hint.expect("a hint").contains("Remove it"));
+    }
+}
+
+fn mkfifo(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("mkfifo");
+}
+
+fn link_to_itself(path: &Path) {
+    std::os::unix::fs::symlink(path, path).expect("symlink");
 }
 
 #[tokio::test]

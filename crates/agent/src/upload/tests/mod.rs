@@ -2,6 +2,7 @@
 
 mod faults;
 mod reuse;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,7 +76,7 @@ impl Bench {
     /// Another snapshot, to be sent with the last backup as its parent.
     fn next(&mut self, tag: &str, last: &UploadSummary) {
         self.node.take_snapshot(tag);
-        self.request.snapshot.tag = tag.to_owned();
+        self.request.snapshot.tag = tag.parse().expect("ours");
         self.request.parent = Some(ParentManifest {
             key: last.manifest.clone(),
             backup_id: self.request.backup_id,
@@ -105,8 +106,9 @@ impl Bench {
             let data = &header.configuration.data_directories[bytes(entry.directory.into())];
             let table = format!("{}-{}", entry.table.table, entry.table.id);
             let snapshot = PathBuf::from(data).join(&entry.table.keyspace).join(table).join("snapshots");
-            let directory =
-                snapshot.join(&self.request.snapshot.tag).join(entry.index.as_deref().unwrap_or(""));
+            let directory = snapshot
+                .join(self.request.snapshot.tag.to_string())
+                .join(entry.index.as_deref().unwrap_or(""));
             for file in &entry.files {
                 let object = &entry.objects[bytes(file.object.into())];
                 let body = self.store.get(&object.key, 1 << 30).await.expect("there");
@@ -131,7 +133,7 @@ impl Bench {
                 continue;
             }
             let name = path.file_name().expect("name").to_str().expect("text");
-            let in_snapshot = path.iter().any(|part| part == self.request.snapshot.tag.as_str());
+            let in_snapshot = path.iter().any(|part| part == self.request.snapshot.tag.to_string().as_str());
             if in_snapshot && name != "manifest.json" && name != "schema.cql" {
                 found.insert(path.clone(), fs::read(&path).expect("read"));
             }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cassy_backup_format::BackupId;
+use cassy_backup_format::{BackupId, ClusterId, Keys};
 use cassy_catalog::{Catalog, ClusterNode, ClusterRow};
 use futures::StreamExt;
 use tokio::time::timeout;
 
 use crate::nodes::{NodeAccess, NodeDescription, NodeErrorKind};
 use crate::operations::{Cluster, OperationError, OperationErrorKind};
+use crate::perform::chain;
 use crate::runner::database_failed;
 
 /// To connect to one node and read what it says of itself.
@@ -57,7 +58,7 @@ pub(crate) async fn register(
     let row = ClusterRow {
         cluster_id: match &known {
             Some(known) => known.cluster_id.clone(),
-            None => format!("{}-{}", described.cluster_name, BackupId::at(now_ms)),
+            None => new_id(&described.cluster_name, now_ms)?,
         },
         cluster_name: described.cluster_name.clone(),
         target_ips: described.ring.keys().cloned().collect(),
@@ -68,6 +69,20 @@ pub(crate) async fn register(
     };
     catalog.register_cluster(epoch, &row, &nodes(described)).await.map_err(failed)?;
     Ok(cluster(row))
+}
+
+/// The id of a cluster that is registered for the first time. It names the cluster's place in the store, too: a name
+/// that has none there is refused now, and not by the first backup.
+fn new_id(cluster_name: &str, now_ms: i64) -> Result<String, OperationError> {
+    let id = ClusterId::new(cluster_name, BackupId::at(now_ms).uuid()).map_err(|error| chain(&error));
+    let placed = id.and_then(|id| Keys::new(id).map_err(|error| chain(&error)));
+    placed.map(|keys| keys.cluster().to_string()).map_err(|reason| {
+        OperationError::new(
+            OperationErrorKind::FailedPrecondition,
+            format!("the cluster's name leaves no room for an id: {reason}"),
+        )
+        .hint("a name of up to 200 letters and digits, or of 18 characters of any kind, can be registered")
+    })
 }
 
 /// Logs in to every node, so that its host key is the one seen at registration. That a node cannot be logged in to
@@ -154,5 +169,29 @@ pub(crate) fn cluster(row: ClusterRow) -> Cluster {
         data_dir: row.data_dir,
         created_at: row.created_at,
         updated_at: row.updated_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_cluster_has_to_have_a_place_in_the_store() {
+        let longest = "x".repeat(200);
+        for name in ["Test Cluster", "'; DROP TABLE job; --<b>\u{202e}", "../..", longest.as_str()] {
+            let id = new_id(name, 7).expect(name);
+            assert!(id.starts_with(&format!("{name}-")), "{id}");
+        }
+        let marks = "\u{202e}".repeat(24);
+        assert!(new_id(&marks, 7).is_ok());
+        for name in ["x".repeat(220), "\u{202e}".repeat(25), "x".repeat(1024), "a\0b".to_owned()] {
+            let error = new_id(&name, 7).expect_err(&name);
+            assert_eq!(error.kind, OperationErrorKind::FailedPrecondition);
+            assert!(
+                error.message.contains("leaves no room for an id") && error.message.len() < 600,
+                "{error}"
+            );
+        }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Facts {
     /// The name of the staging directory.
     pub(crate) staging: String,
     pub(crate) target: Target,
-    /// Empty when the target has no data directory.
+    /// Empty when the target has no data directory, or one that is not looked at.
     pub(crate) roots: Vec<Root>,
     /// Commit log, hints, saved caches and cdc directories.
     pub(crate) sides: Vec<Side>,
@@ -43,6 +43,8 @@ impl Facts {
 pub(crate) struct Backup {
     pub(crate) created_at_ms: i64,
     pub(crate) cluster_name: String,
+    /// Cassandra's.
+    pub(crate) version: String,
     pub(crate) partitioner: String,
     pub(crate) datacenter: String,
     pub(crate) rack: String,

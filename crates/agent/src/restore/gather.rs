@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 
 use super::error::RestoreError;
 use super::facts::{Agent, Backup, Facts, Found, Known, Owner, Root, Running, Side, SideKind, Target};
-use super::layout::Layout;
+use super::layout::{Layout, names_the_root};
 use super::manifest::{Manifest, directories, table_directory};
 use super::marker::{Marker, STAGED, Staging};
 use super::schema;
@@ -47,6 +47,9 @@ pub(crate) fn gather(
         target,
     };
     let Target::Known(known) = &facts.target else { return Ok(facts) };
+    if names_the_root(&known.configuration) {
+        return Ok(facts);
+    }
     facts.sides = sides(&known.configuration);
     let Some(layout) = &known.layout else { return Ok(facts) };
     let marker = Marker::of(request);
@@ -61,6 +64,7 @@ fn backup(manifest: &Manifest) -> Backup {
     Backup {
         created_at_ms: header.created_at_ms,
         cluster_name: header.cluster_name.clone(),
+        version: header.cassandra_version.clone(),
         partitioner: header.partitioner.clone(),
         datacenter: header.datacenter.clone(),
         rack: header.rack.clone(),

@@ -4,7 +4,7 @@
 //! place has to be there: the node's own system tables, in `local_system_data_file_directory` or else in the
 //! first data directory.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use cassy_backup_format::{ConfigurationFacts, SstableEntry};
 
@@ -74,6 +74,28 @@ fn add(roots: &mut Vec<PathBuf>, directory: &str) -> usize {
             roots.len() - 1
         }
     }
+}
+
+/// True when one of these directories is the root of the file system: to look at it would be to look at everything,
+/// and nothing there is Cassandra's.
+pub(crate) fn names_the_root(facts: &ConfigurationFacts) -> bool {
+    let single = [
+        &facts.local_system_data_directory,
+        &facts.commitlog_directory,
+        &facts.hints_directory,
+        &facts.saved_caches_directory,
+        &facts.cdc_raw_directory,
+    ];
+    single.into_iter().flatten().chain(&facts.data_directories).any(|path| is_root(path))
+}
+
+fn is_root(path: &str) -> bool {
+    let depth = Path::new(path).components().fold(0_usize, |depth, part| match part {
+        Component::Normal(_) => depth + 1,
+        Component::ParentDir => depth.saturating_sub(1),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => depth,
+    });
+    depth == 0
 }
 
 fn is_local_system(keyspace: &str, table: &str) -> bool {

@@ -8,6 +8,7 @@ use cassy_agent_protocol::RestorePlan;
 use cassy_backup_format::ConfigurationFacts;
 
 use super::facts::{Facts, Found, Known, Owner, Root, Side, SideKind, Target};
+use super::layout::names_the_root;
 use super::marker::Staging;
 use crate::inspect::configuration::{RackFile, simple_name};
 
@@ -78,6 +79,11 @@ fn configuration(facts: &Facts, known: &Known, plan: &mut RestorePlan) {
     let yaml = known.path.display();
     if is.data_directories.is_empty() {
         plan.findings.push(format!("{yaml} names no data directory; set data_file_directories"));
+    }
+    if names_the_root(is) {
+        plan.findings.push(format!(
+            "{yaml} names the root of the file system as one of Cassandra's directories; name a directory of its own"
+        ));
     }
     let mut differs = |key: &str, was: &str, is: Option<&str>| {
         plan.findings.push(match is {
@@ -368,19 +374,16 @@ fn days(seconds: u64) -> String {
 
 /// What the operator does after the restore.
 pub(crate) fn notes(facts: &Facts) -> Vec<String> {
-    let mut notes = Vec::new();
-    if facts.backup.counters {
-        notes.push(
-            "a table has counters: start Cassandra with -Dcassandra.join_ring=false, run nodetool repair -full, then \
+    // Which version is installed is not known here: one that cannot read the files refuses to start on them.
+    let version = format!("start Cassandra {} or a newer one that reads its files", facts.backup.version);
+    let mut notes = vec![if facts.backup.counters {
+        format!(
+            "a table has counters: {version}, with -Dcassandra.join_ring=false, run nodetool repair -full, then \
              nodetool join"
-                .to_owned(),
-        );
+        )
     } else {
-        notes.push(
-            "start Cassandra; where other replicas were written to since the backup, run nodetool repair -full"
-                .to_owned(),
-        );
-    }
+        format!("{version}; where other replicas were written to since the backup, run nodetool repair -full")
+    }];
     age(facts, &mut notes);
     notes
 }

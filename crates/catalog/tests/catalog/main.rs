@@ -1,6 +1,7 @@
 //! The catalog on real SQLite files.
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in test functions only
 
+mod bad_inputs;
 mod clusters;
 mod history;
 mod hostile;

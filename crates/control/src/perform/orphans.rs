@@ -16,6 +16,9 @@ use crate::job::BackupJob;
 use crate::job::backup::BackupNode;
 use crate::nodes::{NodeError, NodeErrorKind};
 
+/// No manifest is larger; what lies in the store may be.
+const MANIFEST_LIMIT_BYTES: u64 = 8 << 30;
+
 /// Where orphans are looked for.
 pub(crate) struct Orphans<'a> {
     pub(crate) store: &'a dyn Store,
@@ -130,7 +133,13 @@ async fn spool(store: &dyn Store, key: &ObjectKey) -> Result<std::fs::File, Node
     use std::io::{Seek, Write};
     let mut file = tempfile::tempfile().map_err(|e| transient(&e))?;
     let mut bytes = store.read(key, None).await.map_err(|e| store_error(&e))?;
+    let mut size = 0;
     while let Some(chunk) = bytes.try_next().await.map_err(|e: StoreError| transient(&e))? {
+        size += chunk.len() as u64;
+        if size > MANIFEST_LIMIT_BYTES {
+            let message = format!("the manifest {key} is larger than {MANIFEST_LIMIT_BYTES} bytes");
+            return Err(NodeError::new(NodeErrorKind::Permanent, message));
+        }
         file.write_all(&chunk).map_err(|e| transient(&e))?;
     }
     file.rewind().map_err(|e| transient(&e))?;

@@ -1,5 +1,6 @@
 //! The loop, in process, over an in-memory stream.
 
+mod bad_inputs;
 mod round_trip;
 
 use std::time::Duration;

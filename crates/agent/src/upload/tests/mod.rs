@@ -1,5 +1,6 @@
 //! Sending fake snapshots to a store in a directory, and reading back every byte.
 
+mod bad_inputs;
 mod faults;
 mod reuse;
 mod rules;

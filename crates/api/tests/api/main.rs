@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // Allowed in tests, and what lies around them here is as much of a test.
 
 mod answers;
+mod bad_inputs;
 mod grpcurl;
 mod limits;
 mod played;

@@ -2,6 +2,8 @@
 
 #[path = "tidy/arrows.rs"]
 mod arrows;
+#[path = "tidy/bad_inputs.rs"]
+mod bad_inputs;
 #[path = "tidy/crates.rs"]
 mod crates;
 #[path = "tidy/documents.rs"]

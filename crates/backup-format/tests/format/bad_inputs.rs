@@ -125,7 +125,7 @@ fn a_chain_that_leads_to_itself_or_nowhere_does_no_harm() {
     assert_eq!(read(&stored).unwrap().0, own);
     let refused = forged(|lines| {
         lines[0] =
-            lines[0].replacen("node_snapshot", "incremental", 1).replacen("\"parent\":{", "\"parents\":{", 1)
+            lines[0].replacen("node_snapshot", "incremental", 1).replacen("\"parent\":{", "\"parents\":{", 1);
     });
     assert!(refusal(&refused).contains("an increment has no parent"));
 }

@@ -74,7 +74,7 @@ async fn a_manifest_of_cassandra_that_cannot_be_believed_is_refused() {
     };
     let utf16: Vec<u8> = whole.encode_utf16().flat_map(u16::to_le_bytes).collect();
     for hostile in [
-        whole[..whole.len() / 2].as_bytes(),
+        &whole.as_bytes()[..whole.len() / 2],
         b"",
         b"{}",
         b"{\"files\":null}",
@@ -145,7 +145,7 @@ async fn tables_of_contents_that_cannot_be_believed_are_refused() {
 async fn an_sstable_without_what_its_toc_names_is_refused() {
     for missing in ["Index.db", "Data.db", "Statistics.db", "Digest.crc32"] {
         let text = refused(|snapshot| {
-            fs::remove_file(snapshot.join(format!("nb-1-big-{missing}"))).expect("remove")
+            fs::remove_file(snapshot.join(format!("nb-1-big-{missing}"))).expect("remove");
         })
         .await;
         assert!(text.contains(missing), "{text}");

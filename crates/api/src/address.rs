@@ -72,8 +72,9 @@ fn is_number(label: &str) -> bool {
 
 /// Why no Cassandra node has this address: asking there would reach something that was not meant to be asked.
 /// Loopback and private networks are fine.
-fn refused_address(address: IpAddr) -> Option<&'static str> {
-    match address {
+#[must_use]
+pub fn refused_address(address: IpAddr) -> Option<&'static str> {
+    match address.to_canonical() {
         IpAddr::V4(v4) => refused_v4(v4),
         IpAddr::V6(v6) => refused_v6(v6),
     }

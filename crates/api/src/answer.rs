@@ -1,8 +1,6 @@
 //! Answers of the operations in wire types.
 
-use cassy_control::{
-    BackupAnswer, BackupEntry, BackupType, Cluster, RestoreAnswer, RestoreEntry, RestoreType, Status,
-};
+use cassy_control::{BackupAnswer, BackupType, Cluster, NodeEntry, RestoreAnswer, RestoreType, Status};
 
 use crate::proto;
 
@@ -32,15 +30,15 @@ impl From<Cluster> for proto::cluster_listing_response::Entry {
     }
 }
 
-impl From<BackupEntry> for proto::backup_listing_response::Entry {
-    fn from(entry: BackupEntry) -> Self {
+impl From<NodeEntry> for proto::backup_listing_response::Entry {
+    fn from(entry: NodeEntry) -> Self {
         Self {
             cluster_id: entry.cluster_id,
             target_ip: entry.target_ip,
             snapshot_id: entry.snapshot_id,
             created_at: millis(entry.created_at),
             updated_at: millis(entry.updated_at),
-            backup_type: entry.backup_type,
+            backup_type: entry.operation_type,
             status: status(entry.status).into(),
             message: entry.message,
             bytes_done: entry.progress.bytes_done,
@@ -49,14 +47,14 @@ impl From<BackupEntry> for proto::backup_listing_response::Entry {
     }
 }
 
-impl From<RestoreEntry> for proto::restore_status_listing_response::Entry {
-    fn from(entry: RestoreEntry) -> Self {
+impl From<NodeEntry> for proto::restore_status_listing_response::Entry {
+    fn from(entry: NodeEntry) -> Self {
         Self {
             target_ip: entry.target_ip,
             snapshot_id: entry.snapshot_id,
             created_at: millis(entry.created_at),
             updated_at: millis(entry.updated_at),
-            restore_type: entry.restore_type,
+            restore_type: entry.operation_type,
             status: status(entry.status).into(),
             message: entry.message,
             bytes_done: entry.progress.bytes_done,

@@ -15,6 +15,7 @@ mod serve;
 mod service;
 mod status;
 
+pub use address::refused_address;
 pub use limits::Limits;
 pub use serve::{ServeError, serve, serve_with};
 pub use service::{CassyService, service};

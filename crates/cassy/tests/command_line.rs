@@ -93,20 +93,35 @@ fn usage() {
     );
 }
 
+/// A directory with a good private key, `key`, a pipe that nobody writes to, and a file with some text.
+fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let keygen = ["-q", "-t", "ed25519", "-C", "", "-N", "", "-f"];
+    let made = Command::new("ssh-keygen").args(keygen).arg(dir.path().join("key")).status().unwrap();
+    let piped = Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap();
+    assert!(made.success() && piped.success());
+    std::fs::write(dir.path().join("text"), "some text\n").unwrap();
+    dir
+}
+
+/// A configuration that is good but for this line; `DIR` in it is the directory.
+fn configuration(dir: &Path, line: &str) -> String {
+    let required = "scalar.cassy.server.ssh_user=foo\n\
+                    scalar.cassy.server.ssh_private_key_path=DIR/key\n\
+                    scalar.cassy.server.storage_base_uri=file://DIR\n\
+                    scalar.cassy.server.metadata_db_url=jdbc:sqlite:DIR/cassy.db\n";
+    let key = line.split_once('=').unwrap().0;
+    let kept = required.lines().filter(|other| !other.starts_with(key));
+    let text = kept.chain([line]).collect::<Vec<_>>().join("\n").replace("DIR", &dir.display().to_string());
+    let file = dir.join("cassy.properties");
+    std::fs::write(&file, text).unwrap();
+    file.display().to_string()
+}
+
 #[test]
 fn a_wrong_configuration_is_one_line_and_64() {
-    let dir = tempfile::tempdir().unwrap();
-    let key = dir.path().join("key");
-    std::fs::write(&key, "").unwrap();
-    let file = dir.path().join("cassy.properties");
-    let text = format!(
-        "scalar.cassy.server.ssh_user=foo\nscalar.cassy.server.ssh_private_key_path={}\n\
-         scalar.cassy.server.storage_base_uri=file:///mnt/backups\nscalar.cassy.server.port=abc\n",
-        key.display()
-    );
-    std::fs::write(&file, text).unwrap();
-    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let path = file.display().to_string();
+    let dir = directory();
+    let path = configuration(dir.path(), "scalar.cassy.server.port=abc");
     let line =
         format!("error: {path}: scalar.cassy.server.port = abc: expected a port number from 1 to 65535\n");
     let server = dir.path().join("cassy-server");
@@ -115,6 +130,50 @@ fn a_wrong_configuration_is_one_line_and_64() {
         assert_eq!(str::from_utf8(&output.stderr).unwrap(), line);
         assert_eq!(output.status.code(), Some(64));
     }
+}
+
+#[test]
+fn what_cannot_work_is_said_before_anything_is_opened() {
+    let dir = directory();
+    for line in [
+        "scalar.cassy.server.ssh_private_key_path=DIR/none",
+        "scalar.cassy.server.ssh_private_key_path=DIR",
+        "scalar.cassy.server.ssh_private_key_path=DIR/pipe",
+        "scalar.cassy.server.ssh_private_key_path=DIR/key.pub",
+        "scalar.cassy.server.ssh_private_key_path=DIR/text",
+        "scalar.cassy.server.ssh_known_hosts_path=DIR/pipe",
+        "scalar.cassy.server.slave_command_path=bin",
+        "scalar.cassy.server.metadata_db_url=jdbc:sqlite:DIR/none/cassy.db",
+        "scalar.cassy.server.metadata_db_url=jdbc:sqlite:DIR/text",
+        "scalar.cassy.server.metadata_db_url=jdbc:sqlite:DIR/pipe",
+        "scalar.cassy.server.storage_base_uri=file://DIR/text",
+    ] {
+        let path = configuration(dir.path(), line);
+        // A server that waits for the other end of a pipe never ends by itself.
+        let arguments = ["20", env!("CARGO_BIN_EXE_cassy"), "server", "--config", &path];
+        let output = run(Path::new("timeout"), &arguments);
+        let said = str::from_utf8(&output.stderr).unwrap();
+        let (key, value) = line.split_once('=').unwrap();
+        let value = value.replace("DIR", &dir.path().display().to_string());
+        assert_eq!(output.status.code(), Some(64), "{line}: {said}");
+        assert!(said.starts_with(&format!("error: {path}: {key} = {value}: expected ")), "{line}: {said}");
+        assert_eq!(said.lines().count(), 1, "{line}: {said}");
+        assert!(!dir.path().join("cassy.db").exists(), "{line}: nothing is opened");
+    }
+}
+
+#[test]
+fn an_address_that_is_not_this_machines_is_named_with_its_key() {
+    let dir = directory();
+    // Of a network for documentation (RFC 5737): no machine has it.
+    let path = configuration(dir.path(), "scalar.cassy.server.listen_address=192.0.2.1");
+    let output = cassy(&["server", "--config", &path]);
+    let said = str::from_utf8(&output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("error: cannot listen on 192.0.2.1:20051") && said.contains("listen_address"),
+        "{said}"
+    );
 }
 
 #[test]

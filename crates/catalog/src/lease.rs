@@ -1,8 +1,8 @@
-//! Who may write. One row per lease; its epoch grows with every take-over and never goes back.
+//! Who may write. One row per lease; its epoch grows each time it is taken and never goes back.
 
 use crate::error::during;
 use crate::{Catalog, CatalogError, ErrorClass};
-use sqlx::{Any, Row, Transaction};
+use sqlx::{Any, Executor, Row, Transaction};
 use std::time::Duration;
 
 /// The lease under which jobs are run: its epoch is the one that every write of a job carries.
@@ -15,7 +15,7 @@ pub struct Lease {
     pub name: String,
     /// Who has it.
     pub holder: String,
-    /// Greater than that of every earlier holder.
+    /// Greater than every earlier one.
     pub epoch: i64,
     /// For how long it is valid after each renewal.
     pub ttl: Duration,
@@ -36,12 +36,14 @@ pub enum LeaseError {
         expires_in: Duration,
     },
     /// It was taken over by somebody else, or released.
-    #[error("the lease {name} with epoch {epoch} was taken over by another server")]
+    #[error("the lease {name} with epoch {epoch} is over: {}", whose(holder))]
     Lost {
         /// Which lease.
         name: String,
         /// The epoch that is over.
         epoch: i64,
+        /// Who has it now; empty when nobody has.
+        holder: String,
     },
     /// The database failed.
     #[error(transparent)]
@@ -59,6 +61,13 @@ impl LeaseError {
     }
 }
 
+fn whose(holder: &str) -> String {
+    match holder {
+        "" => "nobody holds it".to_owned(),
+        holder => format!("another server has taken it over ({holder})"),
+    }
+}
+
 /// The database's clock in Unix milliseconds, as an SQL expression.
 macro_rules! now {
     () => {
@@ -68,6 +77,7 @@ macro_rules! now {
 
 const TAKE: &str = "take the lease";
 const RENEW: &str = "renew the lease";
+const RETAKE: &str = "take the lease again";
 const RELEASE: &str = "release the lease";
 
 impl Catalog {
@@ -83,7 +93,7 @@ impl Catalog {
     ) -> Result<Lease, LeaseError> {
         let mut tx = self.writes.begin().await.map_err(during(TAKE))?;
         ensure_row(&mut tx, name).await?;
-        let present = present(&mut tx, name).await?;
+        let present = present(&mut *tx, TAKE, name).await?;
         if !present.is_free() && present.holder != holder && !is_dead(&present.holder) {
             return Err(LeaseError::HeldBy { holder: present.holder, expires_in: present.remaining });
         }
@@ -102,7 +112,7 @@ impl Catalog {
         .await
         .map_err(during(TAKE))?;
         if taken.rows_affected() != 1 {
-            return Err(LeaseError::Lost { name: name.to_owned(), epoch });
+            return Err(LeaseError::Lost { name: name.to_owned(), epoch, holder: present.holder });
         }
         tx.commit().await.map_err(during(TAKE))?;
         Ok(Lease { name: name.to_owned(), holder: holder.to_owned(), epoch, ttl })
@@ -122,7 +132,32 @@ impl Catalog {
         .execute(&self.writes)
         .await
         .map_err(during(RENEW))?;
-        kept(lease, renewed.rows_affected())
+        self.kept(RENEW, lease, renewed.rows_affected()).await
+    }
+
+    /// Takes the lease again, with a new epoch, after a time in which it could not be renewed; it is lost when
+    /// anybody else had it in that time, even if they have given it back. What this process still had under way
+    /// with the old epoch writes nothing any more.
+    pub async fn retake(&self, lease: &Lease) -> Result<Lease, LeaseError> {
+        let mut tx = self.writes.begin().await.map_err(during(RETAKE))?;
+        // Not by the epoch: an earlier try may have been stored without our hearing of it.
+        let retaken = sqlx::query(concat!(
+            "UPDATE lease SET epoch = epoch + 1, expires_at = ",
+            now!(),
+            " + $1 WHERE name = $2 AND holder = $3"
+        ))
+        .bind(millis(lease.ttl))
+        .bind(&lease.name)
+        .bind(&lease.holder)
+        .execute(&mut *tx)
+        .await
+        .map_err(during(RETAKE))?;
+        let present = present(&mut *tx, RETAKE, &lease.name).await?;
+        if retaken.rows_affected() != 1 {
+            return Err(lost(lease, present.holder));
+        }
+        tx.commit().await.map_err(during(RETAKE))?;
+        Ok(Lease { epoch: present.epoch, ..lease.clone() })
     }
 
     /// Gives the lease back: the next server need not wait, and no write with this epoch succeeds any more.
@@ -137,7 +172,20 @@ impl Catalog {
         .execute(&self.writes)
         .await
         .map_err(during(RELEASE))?;
-        kept(lease, released.rows_affected())
+        self.kept(RELEASE, lease, released.rows_affected()).await
+    }
+
+    async fn kept(
+        &self,
+        operation: &'static str,
+        lease: &Lease,
+        rows_affected: u64,
+    ) -> Result<(), LeaseError> {
+        if rows_affected == 1 {
+            return Ok(());
+        }
+        let present = present(&self.reads, operation, &lease.name).await?;
+        Err(lost(lease, present.holder))
     }
 
     /// Begins a transaction that goes on only while `epoch` is that of [`SERVER_LEASE`]. Its first statement
@@ -188,7 +236,11 @@ async fn ensure_row(tx: &mut Transaction<'static, Any>, name: &str) -> Result<()
     Ok(())
 }
 
-async fn present(tx: &mut Transaction<'static, Any>, name: &str) -> Result<Present, CatalogError> {
+async fn present<'c>(
+    database: impl Executor<'c, Database = Any>,
+    operation: &'static str,
+    name: &str,
+) -> Result<Present, CatalogError> {
     let read = |row: sqlx::any::AnyRow| {
         let remaining = row.try_get::<i64, _>(2)?;
         Ok(Present {
@@ -199,17 +251,14 @@ async fn present(tx: &mut Transaction<'static, Any>, name: &str) -> Result<Prese
     };
     sqlx::query(concat!("SELECT holder, epoch, expires_at - ", now!(), " FROM lease WHERE name = $1"))
         .bind(name)
-        .fetch_one(&mut **tx)
+        .fetch_one(database)
         .await
         .and_then(read)
-        .map_err(during(TAKE))
+        .map_err(during(operation))
 }
 
-fn kept(lease: &Lease, rows_affected: u64) -> Result<(), LeaseError> {
-    match rows_affected {
-        1 => Ok(()),
-        _ => Err(LeaseError::Lost { name: lease.name.clone(), epoch: lease.epoch }),
-    }
+fn lost(lease: &Lease, holder: String) -> LeaseError {
+    LeaseError::Lost { name: lease.name.clone(), epoch: lease.epoch, holder }
 }
 
 fn millis(ttl: Duration) -> i64 {

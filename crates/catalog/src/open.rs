@@ -2,9 +2,11 @@
 
 use crate::MetadataUrl;
 use crate::error::{ErrorClass, SQLITE_CORRUPT, SQLITE_NOT_A_DATABASE, class_of, sqlite_code};
+use rustix::fs::Access;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AnyConnection, AnyPool, Connection, Executor};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -170,7 +172,8 @@ impl Catalog {
         sqlx::any::install_default_drivers();
         let location = url.file().map_or_else(|| ":memory:".to_owned(), |path| path.display().to_string());
         if let Some(path) = url.file() {
-            check_file(path)?;
+            check_place(path)?;
+            create(path)?;
         }
         let options = connect_options(url, &location)?;
         if let MetadataUrl::SqliteMemory = url {
@@ -255,35 +258,35 @@ fn percent_encoded(path: &Path) -> String {
     path.as_os_str().as_encoded_bytes().iter().map(encoded).collect()
 }
 
-/// What SQLite would only answer with "unable to open database file", said in detail. Creates the file.
-fn check_file(path: &Path) -> Result<(), OpenError> {
+/// What SQLite would only answer with "unable to open database file", said in detail. Changes nothing.
+pub(crate) fn check_place(path: &Path) -> Result<(), OpenError> {
     let path_buf = || path.to_path_buf();
     let no_access = |source| OpenError::NoAccess { path: path_buf(), source };
-    match path.metadata() {
-        Ok(metadata) if !metadata.is_file() => {
-            return Err(OpenError::NotAFile { path: path_buf() });
+    let Ok(metadata) = path.metadata() else {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        if !directory.is_dir() {
+            return Err(OpenError::NoDirectory { path: path_buf() });
         }
-        Ok(_) => {}
-        Err(_) => {
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            if !directory.unwrap_or(Path::new(".")).is_dir() {
-                return Err(OpenError::NoDirectory { path: path_buf() });
-            }
-        }
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        return rustix::fs::access(directory, wanted).map_err(|errno| no_access(errno.into()));
+    };
+    if !metadata.is_file() {
+        return Err(OpenError::NotAFile { path: path_buf() });
     }
-    let mut file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(no_access)?;
+    let mut file = File::options().read(true).write(true).open(path).map_err(no_access)?;
     let mut start = Vec::new();
     file.by_ref().take(16).read_to_end(&mut start).map_err(no_access)?;
     match start.as_slice() {
         b"" | b"SQLite format 3\0" => Ok(()),
         _ => Err(OpenError::NotADatabase { path: path_buf() }),
     }
+}
+
+/// Ours from the beginning: what SQLite would say of a failure is less.
+fn create(path: &Path) -> Result<(), OpenError> {
+    let created = File::options().append(true).create(true).open(path);
+    created.map(|_file| ()).map_err(|source| OpenError::NoAccess { path: path.to_path_buf(), source })
 }
 
 /// All steps in one transaction, which a second server waits for: they happen once, and completely.

@@ -1,5 +1,6 @@
 //! The value of `metadata_db_url`: a JDBC URL, as Java Cassy has it.
 
+use crate::OpenError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -72,6 +73,12 @@ impl MetadataUrl {
             Self::SqliteFile(path) => Some(path),
             Self::SqliteMemory => None,
         }
+    }
+
+    /// Whether a database can be there: opens nothing but the file's first bytes, and creates nothing. Whether
+    /// somebody else has it locked, or whether it is damaged, is seen when it is opened.
+    pub fn check_place(&self) -> Result<(), OpenError> {
+        self.file().map_or(Ok(()), crate::open::check_place)
     }
 }
 

@@ -14,8 +14,11 @@ mod progress;
 mod registration;
 mod runner;
 mod service;
+mod targets;
+mod tenure;
 
 pub use clock::{Clock, SystemClock};
 pub use operations::*;
 pub use perform::chain;
 pub use service::{Service, ServiceParts};
+pub use tenure::Tenure;

@@ -24,9 +24,13 @@ const STALL_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) const BACKOFF: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
-/// Counts the tries of one request.
+/// The tries of one request that have failed.
 #[derive(Default)]
-pub(crate) struct Tries(usize);
+pub(crate) struct Tries {
+    count: usize,
+    /// Why the last one failed.
+    before: Option<String>,
+}
 
 /// See the module.
 pub(crate) struct Link {
@@ -93,16 +97,24 @@ impl Link {
         }
     }
 
-    /// Waits for the next try; gives the error back when there is none.
+    /// Waits for the next try; gives the error back when there is none, with the one before, which it may hide. A
+    /// lock that was not free within [`LOCK_WAIT`] is of an agent that neither works for us nor ends by itself.
     pub(crate) async fn pause_before_retry(
         &self,
         tries: &mut Tries,
         error: NodeError,
     ) -> Result<(), NodeError> {
-        let Some(pause) = BACKOFF.get(tries.0).filter(|_| error.is_transient()) else {
-            return Err(error);
+        let again = error.is_transient() && error.kind != NodeErrorKind::Busy;
+        let Some(pause) = BACKOFF.get(tries.count).filter(|_| again) else {
+            return Err(match tries.before.take().filter(|before| *before != error.message) {
+                Some(before) => {
+                    NodeError { message: format!("{}; before that: {before}", error.message), ..error }
+                }
+                None => error,
+            });
         };
-        tries.0 += 1;
+        tries.count += 1;
+        tries.before = Some(error.message.clone());
         tracing::warn!(node = self.address, job = self.job_id, error = %error, "trying again");
         tokio::time::sleep(*pause).await;
         Ok(())

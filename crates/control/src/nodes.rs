@@ -95,6 +95,8 @@ pub enum NodeErrorKind {
     Unreachable,
     /// The agent ended in the middle of a request; another one may finish it.
     Gone,
+    /// Another agent holds the node's lock, and has been waited for.
+    Busy,
     /// Another try may succeed.
     Transient,
     /// Another try fails in the same way.

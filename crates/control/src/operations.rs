@@ -13,11 +13,11 @@ pub trait Operations: Send + Sync + 'static {
     /// Answers once the snapshots are taken, or the request is refused.
     async fn take_backup(&self, request: BackupRequest) -> Result<BackupAnswer, OperationError>;
     /// Newest first, one entry per node and call.
-    async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<BackupEntry>, OperationError>;
+    async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError>;
     /// Answers once the work is handed out, or the request is refused.
     async fn restore_backup(&self, request: RestoreRequest) -> Result<RestoreAnswer, OperationError>;
     /// Newest first, one entry per node and call.
-    async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<RestoreEntry>, OperationError>;
+    async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError>;
 }
 
 /// A registered cluster. Times are Unix milliseconds.
@@ -134,35 +134,20 @@ pub struct RestoreAnswer {
     pub message: String,
 }
 
-/// One node's part of one backup.
+/// One node's part of one backup or restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct BackupEntry {
+pub struct NodeEntry {
     pub cluster_id: String,
     pub target_ip: String,
     pub snapshot_id: String,
     pub created_at: i64,
     pub updated_at: i64,
-    pub backup_type: u32,
+    /// The number of its backup type or restore type.
+    pub operation_type: u32,
     pub status: Status,
     pub progress: Progress,
-    /// Why it failed, or what it did.
-    pub message: String,
-}
-
-/// One node's part of one restore.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct RestoreEntry {
-    pub cluster_id: String,
-    pub target_ip: String,
-    pub snapshot_id: String,
-    pub created_at: i64,
-    pub updated_at: i64,
-    pub restore_type: u32,
-    pub status: Status,
-    pub progress: Progress,
-    /// Why it failed, or what to do next.
+    /// Why it failed, what it did, or what to do next.
     pub message: String,
 }
 

@@ -1,10 +1,10 @@
 //! The operations: checks a request, makes the job, waits for its first answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cassy_agent_protocol::{ParentManifest, StoreGrant};
+use cassy_agent_protocol::StoreGrant;
 use cassy_backup_format::{BackupId, ClusterId, ClusterManifest, Keys};
 use cassy_catalog::{Catalog, JobKind};
 use cassy_store::{Store, StoreError};
@@ -12,13 +12,12 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::job::backup::BackupNode;
-use crate::job::restore::RestoreNode;
 use crate::job::{BackupJob, BackupStage, Outcome, Refusal, RestoreJob, RestoreStage};
 use crate::nodes::{NodeAccess, NodeDescription};
 use crate::operations::{
-    BackupAnswer, BackupEntry, BackupRequest, BackupType, Cluster, ClusterSelector, HistorySelector,
-    OperationError, OperationErrorKind, Operations, Progress, RestoreAnswer, RestoreEntry, RestoreRequest,
-    RestoreType, Status,
+    BackupAnswer, BackupRequest, BackupType, Cluster, ClusterSelector, HistorySelector, NodeEntry,
+    OperationError, OperationErrorKind, Operations, Progress, RestoreAnswer, RestoreRequest, RestoreType,
+    Status,
 };
 use crate::perform::backup::BackupPerformer;
 use crate::perform::restore::RestorePerformer;
@@ -26,12 +25,15 @@ use crate::perform::{Links, chain};
 use crate::progress::ProgressBoard;
 use crate::registration;
 use crate::runner::{Filing, Runner, database_failed};
+use crate::targets;
 
 const UNKNOWN_CLUSTER: &str = "The specified cluster cannot be found.";
+const CHANGED: &str = "restore another backup, and find out who changed the store";
 /// A cluster manifest names nodes, not files.
 const CLUSTER_MANIFEST_LIMIT_BYTES: u64 = 64 << 20;
 
 /// What the service is made of.
+#[derive(Clone)]
 pub struct ServiceParts {
     /// The metadata database.
     pub catalog: Catalog,
@@ -61,6 +63,8 @@ pub struct Service {
 impl Service {
     /// Starts the runner and takes up the jobs that an earlier server left unfinished.
     pub async fn start(parts: ServiceParts) -> Result<Arc<Self>, OperationError> {
+        let unfinished = parts.catalog.unfinished_jobs().await;
+        let unfinished = unfinished.map_err(|e| database_failed("read the unfinished jobs", &e))?;
         let runner = Arc::new(Runner::new(parts.catalog.clone(), parts.epoch, Arc::clone(&parts.clock)));
         let progress = Arc::new(ProgressBoard::new(parts.catalog.clone(), parts.epoch));
         let board = Arc::clone(&progress).run();
@@ -71,7 +75,7 @@ impl Service {
             progress_task: tokio::spawn(board),
             parts,
         };
-        service.resume_jobs().await?;
+        service.resume_jobs(unfinished);
         Ok(Arc::new(service))
     }
 
@@ -81,9 +85,8 @@ impl Service {
         self.progress_task.abort();
     }
 
-    async fn resume_jobs(&self) -> Result<(), OperationError> {
-        let jobs = self.parts.catalog.unfinished_jobs().await;
-        for job in jobs.map_err(|e| database_failed("read the unfinished jobs", &e))? {
+    fn resume_jobs(&self, unfinished: Vec<cassy_catalog::Job>) {
+        for job in unfinished {
             tracing::info!(job = job.job_id, stage = job.stage, "taking up an unfinished job");
             let filing = Filing {
                 kind: job.kind,
@@ -96,7 +99,6 @@ impl Service {
                 tracing::error!(job = job.job_id, error = %error, "the job was not taken up");
             }
         }
-        Ok(())
     }
 
     fn resume_job(&self, state: &str, filing: Filing) -> Result<(), OperationError> {
@@ -192,20 +194,39 @@ impl Service {
         };
         let manifest = ClusterManifest::from_json(&stored).map_err(|error| {
             precondition(format!("the cluster manifest {key} cannot be read: {}", chain(&error)))
+                .hint(CHANGED)
         })?;
         if manifest.cluster_id != *cluster_id || manifest.backup_id != backup_id {
-            return Err(precondition(format!("the cluster manifest {key} is that of another backup")));
+            let message = format!("the cluster manifest {key} is that of another backup");
+            return Err(precondition(message).hint(CHANGED));
         }
         Ok(manifest)
     }
 
-    /// Why a backup that the history knows has no manifest.
-    async fn why_absent(&self, request: &RestoreRequest) -> Result<Option<OperationError>, OperationError> {
+    /// What the database says of the backup that is to be restored.
+    async fn history_of(
+        &self,
+        request: &RestoreRequest,
+    ) -> Result<impl Iterator<Item = NodeEntry>, OperationError> {
         let selector =
             HistorySelector { snapshot_id: Some(request.snapshot_id.clone()), ..HistorySelector::default() };
         let entries = self.list_backups(selector).await?;
-        let entry = entries.into_iter().find(|entry| entry.cluster_id == request.cluster_id);
-        Ok(entry.map(|entry| {
+        Ok(entries.into_iter().filter(|entry| entry.cluster_id == request.cluster_id))
+    }
+
+    /// The addresses that are the cluster's by our own database: as it is registered, and as it was backed up.
+    async fn known_addresses(
+        &self,
+        cluster: cassy_catalog::ClusterRow,
+        request: &RestoreRequest,
+    ) -> Result<BTreeSet<String>, OperationError> {
+        let backed_up = self.history_of(request).await?.map(|entry| entry.target_ip);
+        Ok(cluster.target_ips.into_iter().chain(backed_up).collect())
+    }
+
+    /// Why a backup that the history knows has no manifest.
+    async fn why_absent(&self, request: &RestoreRequest) -> Result<Option<OperationError>, OperationError> {
+        Ok(self.history_of(request).await?.next().map(|entry| {
             precondition(format!(
                 "the backup {} cannot be restored: {}",
                 request.snapshot_id,
@@ -245,7 +266,7 @@ impl Operations for Service {
         }
         let row = self.cluster(&request.cluster_id).await?;
         let described = self.ring(&row).await?;
-        let targets = backup_targets(&request.target_ips, &described)?;
+        let targets = targets::of_backup(&request.target_ips, &described)?;
         let now = self.parts.clock.now_ms();
         let job = BackupJob {
             backup_id: BackupId::at(now),
@@ -276,20 +297,9 @@ impl Operations for Service {
         Ok(backup_answer(&job, targets, registration::changes(&row, &registered, &described)))
     }
 
-    async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<BackupEntry>, OperationError> {
+    async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {
         let rows = self.parts.catalog.backups(&history_selector(selector)).await;
         let rows = rows.map_err(|e| database_failed("list the backups", &e))?;
-        let entry = |row: cassy_catalog::HistoryEntry| BackupEntry {
-            cluster_id: row.cluster_id,
-            target_ip: row.target_ip,
-            snapshot_id: row.snapshot_id,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            backup_type: row.operation_type,
-            status: status(row.status),
-            progress: Progress { bytes_done: row.bytes_done, bytes_total: row.bytes_total },
-            message: row.message,
-        };
         Ok(rows.into_iter().map(entry).collect())
     }
 
@@ -297,10 +307,11 @@ impl Operations for Service {
         if request.restore_type != RestoreType::Node {
             return Err(unimplemented("only restore type 2 (nodes) is served"));
         }
-        self.cluster(&request.cluster_id).await?;
+        let row = self.cluster(&request.cluster_id).await?;
         let cluster_id = cluster_id(&request.cluster_id)?;
         let manifest = self.backup_manifest(&cluster_id, &request).await?;
-        let nodes = restore_targets(&request.target_ips, &manifest)?;
+        let known = self.known_addresses(row, &request).await?;
+        let nodes = targets::of_restore(&request.target_ips, &manifest, &known)?;
         let now = self.parts.clock.now_ms();
         let targets = nodes.keys().cloned().collect();
         let job = RestoreJob {
@@ -336,20 +347,9 @@ impl Operations for Service {
         })
     }
 
-    async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<RestoreEntry>, OperationError> {
+    async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {
         let rows = self.parts.catalog.restores(&history_selector(selector)).await;
         let rows = rows.map_err(|e| database_failed("list the restores", &e))?;
-        let entry = |row: cassy_catalog::HistoryEntry| RestoreEntry {
-            cluster_id: row.cluster_id,
-            target_ip: row.target_ip,
-            snapshot_id: row.snapshot_id,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            restore_type: row.operation_type,
-            status: status(row.status),
-            progress: Progress { bytes_done: row.bytes_done, bytes_total: row.bytes_total },
-            message: row.message,
-        };
         Ok(rows.into_iter().map(entry).collect())
     }
 }
@@ -364,70 +364,6 @@ where
         OperationError::new(OperationErrorKind::Unavailable, "the server is stopping")
             .hint("the job goes on when it is back: the lists show it")
     })
-}
-
-/// All that are asked for, or the ring of the moment; every one of them alive.
-fn backup_targets(asked: &[String], described: &NodeDescription) -> Result<Vec<String>, OperationError> {
-    let strangers: Vec<_> = asked.iter().filter(|a| !described.ring.contains_key(*a)).cloned().collect();
-    if !strangers.is_empty() {
-        let message = format!("not in the ring of {:?}: {}", described.cluster_name, strangers.join(", "));
-        let members: Vec<_> = described.ring.keys().cloned().collect();
-        return Err(invalid(message).hint(format!("the ring is {}", members.join(", "))));
-    }
-    let targets: BTreeSet<String> = if asked.is_empty() {
-        described.ring.keys().cloned().collect()
-    } else {
-        asked.iter().cloned().collect()
-    };
-    let absent: Vec<_> = targets.iter().filter(|t| !described.live.contains(t)).cloned().collect();
-    if !absent.is_empty() {
-        let message = format!("not alive: {}", absent.join(", "));
-        return Err(OperationError::new(OperationErrorKind::Unavailable, message)
-            .hint("start these nodes, or name the others in target_ips"));
-    }
-    Ok(targets.into_iter().collect())
-}
-
-/// Checked against the backup, never against the ring: a stopped node cannot be asked.
-fn restore_targets(
-    asked: &[String],
-    manifest: &ClusterManifest,
-) -> Result<BTreeMap<String, RestoreNode>, OperationError> {
-    let asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
-    let wanted = |address: &str| asked.is_empty() || asked.contains(address);
-    let missing: Vec<_> = manifest.missing.iter().filter(|node| wanted(&node.address)).collect();
-    if !missing.is_empty() {
-        let why: Vec<_> = missing.iter().map(|node| format!("{}: {}", node.address, node.reason)).collect();
-        return Err(precondition(format!("the backup {} lacks {}", manifest.backup_id, why.join("; ")))
-            .hint("name the other nodes in target_ips, or choose another backup"));
-    }
-    let nodes: BTreeMap<_, _> = manifest
-        .nodes
-        .iter()
-        .filter(|node| wanted(&node.address))
-        .map(|node| {
-            let parent = ParentManifest {
-                key: node.key.clone(),
-                backup_id: manifest.backup_id,
-                blake3: node.blake3.clone(),
-            };
-            let node_part = RestoreNode {
-                host_id: node.host_id,
-                manifest: parent,
-                plan: None,
-                restored: None,
-                failure: None,
-            };
-            (node.address.clone(), node_part)
-        })
-        .collect();
-    let strangers: Vec<_> = asked.into_iter().filter(|a| !nodes.contains_key(*a)).collect();
-    if !strangers.is_empty() {
-        let message = format!("not part of the backup {}: {}", manifest.backup_id, strangers.join(", "));
-        let members: Vec<_> = manifest.nodes.iter().map(|n| n.address.clone()).collect();
-        return Err(invalid(message).hint(format!("it holds {}", members.join(", "))));
-    }
-    Ok(nodes)
 }
 
 fn backup_answer(job: &BackupJob, target_ips: Vec<String>, mut notes: Vec<String>) -> BackupAnswer {
@@ -454,6 +390,20 @@ fn history_selector(selector: HistorySelector) -> cassy_catalog::HistorySelector
         target_ip: selector.target_ip,
         snapshot_id: selector.snapshot_id,
         limit: selector.limit,
+    }
+}
+
+fn entry(row: cassy_catalog::HistoryEntry) -> NodeEntry {
+    NodeEntry {
+        cluster_id: row.cluster_id,
+        target_ip: row.target_ip,
+        snapshot_id: row.snapshot_id,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+        operation_type: row.operation_type,
+        status: status(row.status),
+        progress: Progress { bytes_done: row.bytes_done, bytes_total: row.bytes_total },
+        message: row.message,
     }
 }
 
@@ -493,11 +443,11 @@ fn cluster_id(text: &str) -> Result<ClusterId, OperationError> {
     text.parse().map_err(|_invalid| invalid(UNKNOWN_CLUSTER))
 }
 
-fn invalid(message: impl Into<String>) -> OperationError {
+pub(crate) fn invalid(message: impl Into<String>) -> OperationError {
     OperationError::new(OperationErrorKind::InvalidArgument, message)
 }
 
-fn precondition(message: impl Into<String>) -> OperationError {
+pub(crate) fn precondition(message: impl Into<String>) -> OperationError {
     OperationError::new(OperationErrorKind::FailedPrecondition, message)
 }
 

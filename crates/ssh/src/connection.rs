@@ -1,6 +1,6 @@
 //! One authenticated SSH connection to one node. It ends when it is dropped, whatever the node does.
 
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ impl Connection {
         let known =
             KnownKeys::read(&node, config.known_hosts_path.as_deref(), config.strict_host_keys, memory)
                 .await?;
-        let socket = dial(&node, config.connect_timeout).await?;
+        let socket = dial(&node, config).await?;
         let (mut connection, seen) = shake_hands(node, config, socket, known).await?;
         connection.log_in(key, config.connect_timeout).await?;
         if seen.trust == Trust::FirstSeen {
@@ -194,8 +194,10 @@ impl Connection {
     }
 }
 
-async fn dial(node: &Endpoint, deadline: Duration) -> Result<TcpStream, SshError> {
+/// The name is looked up once: what was judged is what is connected to.
+async fn dial(node: &Endpoint, config: &SshConfig) -> Result<TcpStream, SshError> {
     use std::io::ErrorKind::{ConnectionRefused, TimedOut};
+    let deadline = config.connect_timeout;
     let attempt = async {
         let resolved = tokio::net::lookup_host((node.host.as_str(), node.port)).await;
         let addresses: Vec<_> = match resolved {
@@ -204,6 +206,11 @@ async fn dial(node: &Endpoint, deadline: Duration) -> Result<TcpStream, SshError
         };
         if addresses.is_empty() {
             return Err(SshError::Resolve { node: node.clone(), source: None });
+        }
+        for address in addresses.iter().map(SocketAddr::ip) {
+            if let Some(reason) = (config.refused_address)(address) {
+                return Err(SshError::AddressRefused { node: node.clone(), address, reason });
+            }
         }
         TcpStream::connect(addresses.as_slice()).await.map_err(|source| match source.kind() {
             ConnectionRefused => SshError::Refused { node: node.clone(), source },
@@ -256,11 +263,10 @@ async fn shake_hands(
 
 fn handshake_error(node: Endpoint, doing: &'static str, error: russh::Error, said: &FirstBytes) -> SshError {
     if !said.is_ssh() {
-        let said = match said.bytes().as_slice() {
-            [] => "it closed the connection without a word".to_owned(),
-            said => format!("it says \"{}\"", printable_bytes(said)),
+        return match said.bytes().as_slice() {
+            [] => SshError::ClosedAtOnce { node },
+            said => SshError::NotSsh { node, said: format!("it says \"{}\"", printable_bytes(said)) },
         };
-        return SshError::NotSsh { node, said };
     }
     match error {
         russh::Error::NoCommonAlgo { kind, ours, theirs } => SshError::NoCommonAlgorithm {

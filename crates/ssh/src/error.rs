@@ -1,6 +1,7 @@
 //! What can go wrong between the server and a node's shell. Every message names `host:port`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -83,6 +84,22 @@ pub enum SshError {
         doing: &'static str,
         /// How long.
         after: Duration,
+    },
+    /// The address is of a kind that no node has.
+    #[error("{node} is not connected to: its address {address} is refused: {reason}")]
+    AddressRefused {
+        /// The node.
+        node: Endpoint,
+        /// The address that the host's name led to.
+        address: IpAddr,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The port takes connections, and closes them before it has said anything.
+    #[error("{node} accepted the connection and closed it at once, without a word")]
+    ClosedAtOnce {
+        /// The node.
+        node: Endpoint,
     },
     /// Something else listens there.
     #[error("{node} is not an SSH server: {said}")]
@@ -332,6 +349,7 @@ impl SshError {
         match self {
             Self::Refused { .. }
             | Self::Unreachable { .. }
+            | Self::ClosedAtOnce { .. }
             | Self::Timeout { .. }
             | Self::HostKeyStore { .. }
             | Self::Lost { .. }
@@ -343,6 +361,7 @@ impl SshError {
             Self::WrongBuild { .. } => Class::Bug,
             Self::Config { .. }
             | Self::Resolve { .. }
+            | Self::AddressRefused { .. }
             | Self::NotSsh { .. }
             | Self::NoCommonAlgorithm { .. }
             | Self::KnownHosts { .. }
@@ -369,6 +388,17 @@ impl SshError {
             }
             Self::Timeout { .. } => {
                 "Check for a firewall between this machine and the node, and that ssh_port is sshd's.".into()
+            }
+            Self::AddressRefused { .. } => {
+                "Give an address of the Cassandra node, or correct what its name resolves to.".into()
+            }
+            Self::ClosedAtOnce { .. } => {
+                "The node's sshd may turn this machine away (MaxStartups, PerSourcePenalties or hosts.deny; its log \
+                 says so), or ssh_port is the port of something else."
+                    .into()
+            }
+            Self::Lost { .. } => {
+                "Check the node and the network to it; the log of its sshd says why it closed a connection.".into()
             }
             Self::NotSsh { .. } => "Set ssh_port to the port of the node's sshd.".into(),
             Self::NoCommonAlgorithm { .. } => {

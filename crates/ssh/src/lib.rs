@@ -23,6 +23,7 @@ mod stderr_log;
 mod text;
 mod watcher;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use cassy_agent_protocol::ServerHello;
 pub use agent::{AgentCallError, AgentHandle, GreetingError};
 pub use error::{BoxError, Class, Endpoint, KnownIn, PushFailure, SshError};
 pub use host_keys::HostKeys;
+pub use key_file::check_private_key;
 
 use connection::Connection;
 use push::OwnBinary;
@@ -49,6 +51,8 @@ pub struct SshConfig {
     pub known_hosts_path: Option<PathBuf>,
     /// Refuse hosts that are not known, instead of remembering their keys.
     pub strict_host_keys: bool,
+    /// Why an address is never connected to, whatever name led to it.
+    pub refused_address: fn(IpAddr) -> Option<&'static str>,
     /// How long a node may take for each of: TCP, key exchange, login.
     pub connect_timeout: Duration,
     /// A directory on the nodes, absolute: a `cassy` in it is used when it is ours, else the agent is put there

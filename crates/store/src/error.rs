@@ -214,6 +214,9 @@ impl StoreError {
                 Some("Raise the limit of open files (ulimit -n).".to_owned())
             }
             Self::Location { source } => source.hint(),
+            Self::NotPlain { subject, .. } => Some(format!(
+                "Only directories and plain files belong in a store: find out who put something else at {subject}."
+            )),
             _ => None,
         }
     }

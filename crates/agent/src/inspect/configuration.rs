@@ -88,6 +88,12 @@ impl Configuration {
         }
     }
 
+    /// What is written for a number, when it is none.
+    pub(crate) fn not_a_number(&self, key: &str) -> Option<String> {
+        let written = self.document.text(key)?;
+        self.document.number(key).is_none().then(|| written.to_owned())
+    }
+
     /// The facts, directories resolved. What cannot be resolved is absent.
     pub(crate) fn facts(&self, defaults: &dyn Defaults) -> ConfigurationFacts {
         let yaml = &self.document;

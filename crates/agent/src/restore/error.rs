@@ -45,6 +45,20 @@ pub(crate) enum RestoreError {
     CutShort(#[source] tokio::task::JoinError),
 }
 
+const CHANGED: &str = "Restore another backup, and find out who changed the store.";
+
+/// The store answers, and what it holds is not what a backup put there.
+fn is_changed(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::NotFound { .. }
+            | StoreError::TooLarge { .. }
+            | StoreError::OutOfRange { .. }
+            | StoreError::Truncated { .. }
+            | StoreError::NotPlain { .. }
+    )
+}
+
 fn file_of(file: &Option<String>) -> String {
     file.as_ref().map(|file| format!(" (file {file})")).unwrap_or_default()
 }
@@ -74,17 +88,14 @@ impl RestoreError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Store(error) => error.hint(),
+            Self::Store(error) => error.hint().or_else(|| is_changed(error).then(|| CHANGED.to_owned())),
             Self::File(error) => file_hint(error),
-            Self::OtherManifest { .. } | Self::Manifest { .. } | Self::Corrupt { .. } => {
-                Some("Restore another backup, and find out who changed the store.".to_owned())
-            }
-            Self::InTheWay { path, .. } => Some(format!("Move {} aside and restore again.", path.display())),
-            Self::Stalled { .. }
+            Self::OtherManifest { .. }
+            | Self::Manifest { .. }
             | Self::Refused { .. }
-            | Self::Findings { .. }
-            | Self::Cancelled
-            | Self::CutShort(_) => None,
+            | Self::Corrupt { .. } => Some(CHANGED.to_owned()),
+            Self::InTheWay { path, .. } => Some(format!("Move {} aside and restore again.", path.display())),
+            Self::Stalled { .. } | Self::Findings { .. } | Self::Cancelled | Self::CutShort(_) => None,
         }
     }
 }

@@ -73,6 +73,8 @@ pub(crate) enum Target {
 pub(crate) struct Known {
     pub(crate) path: PathBuf,
     pub(crate) configuration: ConfigurationFacts,
+    /// What is written for `num_tokens`, when it is no number.
+    pub(crate) wrong_num_tokens: Option<String>,
     /// `None` for a snitch that reads no such file; else the file, or why it cannot be read.
     pub(crate) rack: Option<Result<RackFile, String>>,
     /// `None` when there is no data directory.

@@ -101,6 +101,7 @@ fn target(machine: &Machine, request: &RestoreRequest, header: &Header) -> (Targ
         .collect();
     let known = Known {
         layout: Layout::new(&facts, &header.configuration),
+        wrong_num_tokens: configuration.not_a_number("num_tokens"),
         rack: configuration.rack_file().map(|rack| rack.map_err(|error| chain(&error))),
         path: configuration.path,
         configuration: facts,

@@ -85,6 +85,13 @@ fn configuration(facts: &Facts, known: &Known, plan: &mut RestorePlan) {
             "{yaml} names the root of the file system as one of Cassandra's directories; name a directory of its own"
         ));
     }
+    let tokens = was.num_tokens.map_or(facts.backup.tokens, |tokens| usize::try_from(tokens).unwrap_or(0));
+    if let Some(text) = &known.wrong_num_tokens {
+        plan.findings.push(format!(
+            "num_tokens is {text:?} in {yaml}, which is not a number; change the line to num_tokens: {}",
+            tokens.max(1)
+        ));
+    }
     let mut differs = |key: &str, was: &str, is: Option<&str>| {
         plan.findings.push(match is {
             Some(is) => format!(
@@ -108,9 +115,11 @@ fn configuration(facts: &Facts, known: &Known, plan: &mut RestorePlan) {
     {
         differs("endpoint_snitch", was, is.endpoint_snitch.as_deref());
     }
-    let tokens = was.num_tokens.map_or(facts.backup.tokens, |tokens| usize::try_from(tokens).unwrap_or(0));
     let has = is.num_tokens.map(|tokens| tokens.to_string());
-    if tokens > 0 && is.num_tokens.map_or(1, |tokens| usize::try_from(tokens).unwrap_or(0)) != tokens {
+    if known.wrong_num_tokens.is_none()
+        && tokens > 0
+        && is.num_tokens.map_or(1, |tokens| usize::try_from(tokens).unwrap_or(0)) != tokens
+    {
         differs("num_tokens", &tokens.to_string(), has.as_deref());
     }
     formats(was, is, &mut differs);
@@ -251,10 +260,10 @@ fn content(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
 }
 
 fn describe(found: &Found) -> String {
-    let example = found.example.as_ref().map(|path| format!(" ({})", path.display())).unwrap_or_default();
+    let example = found.example.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     match found.count {
-        1 => format!("one file{example}"),
-        count => format!("{count} files, for one{}", example.replace(['(', ')'], "")),
+        1 => format!("one file, {example}"),
+        count => format!("{count} files, such as {example}"),
     }
 }
 

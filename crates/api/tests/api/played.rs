@@ -13,8 +13,8 @@ use std::{
 use async_trait::async_trait;
 use cassy_api::{Limits, proto::cassy_client::CassyClient};
 use cassy_control::{
-    BackupAnswer, BackupEntry, BackupRequest, Cluster, ClusterSelector, HistorySelector, OperationError,
-    Operations, Progress, RestoreAnswer, RestoreEntry, RestoreRequest, Status,
+    BackupAnswer, BackupRequest, Cluster, ClusterSelector, HistorySelector, NodeEntry, OperationError,
+    Operations, Progress, RestoreAnswer, RestoreRequest, Status,
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -102,28 +102,28 @@ fn cluster() -> Cluster {
     }
 }
 
-fn backup_entry() -> BackupEntry {
-    BackupEntry {
+fn backup_entry() -> NodeEntry {
+    NodeEntry {
         cluster_id: CLUSTER.into(),
         target_ip: "10.0.0.1".into(),
         snapshot_id: SNAPSHOT.into(),
         created_at: CREATED,
         updated_at: CREATED + 1,
-        backup_type: 2,
+        operation_type: 2,
         status: Status::Failed,
         progress: Progress { bytes_done: 5_000_000_000, bytes_total: 6_000_000_000 },
         message: "the disk is full".into(),
     }
 }
 
-fn restore_entry() -> RestoreEntry {
-    RestoreEntry {
+fn restore_entry() -> NodeEntry {
+    NodeEntry {
         cluster_id: CLUSTER.into(),
         target_ip: "10.0.0.1".into(),
         snapshot_id: SNAPSHOT.into(),
         created_at: CREATED,
         updated_at: CREATED + 1,
-        restore_type: 2,
+        operation_type: 2,
         status: Status::Completed,
         progress: Progress::default(),
         message: String::new(),
@@ -153,7 +153,7 @@ impl Operations for Played {
         })
     }
 
-    async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<BackupEntry>, OperationError> {
+    async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {
         Ok(vec![backup_entry(); self.play(format!("{selector:?}")).await?])
     }
 
@@ -170,7 +170,7 @@ impl Operations for Played {
         })
     }
 
-    async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<RestoreEntry>, OperationError> {
+    async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {
         Ok(vec![restore_entry(); self.play(format!("{selector:?}")).await?])
     }
 }

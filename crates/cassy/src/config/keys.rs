@@ -1,9 +1,10 @@
 //! The keys of the configuration file: what each is called, and how a value is judged.
 
-use cassy_catalog::MetadataUrl;
+use cassy_catalog::{MetadataUrl, OpenError};
 use cassy_store::StoreLocation;
+use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What every key begins with.
 pub(crate) const PREFIX: &str = "scalar.cassy.server.";
@@ -88,7 +89,18 @@ pub(crate) fn path_on_nodes(value: &str) -> Result<PathBuf, Expected> {
 }
 
 pub(crate) fn metadata_url(value: &str) -> Result<MetadataUrl, Expected> {
-    value.parse().map_err(|error: cassy_catalog::MetadataUrlError| error.to_string())
+    let url: MetadataUrl =
+        value.parse().map_err(|error: cassy_catalog::MetadataUrlError| error.to_string())?;
+    match url.check_place() {
+        Ok(()) => Ok(url),
+        Err(OpenError::NoDirectory { .. }) => Err("expected a file in a directory that exists".to_owned()),
+        Err(OpenError::NotAFile { .. }) => Err("expected a file: it is not a regular file".to_owned()),
+        Err(OpenError::NotADatabase { .. }) => Err("expected an SQLite database: it is none".to_owned()),
+        Err(OpenError::NoAccess { source, .. }) => {
+            Err(format!("expected a file that can be read and written: {source}"))
+        }
+        Err(other) => Err(other.to_string()),
+    }
 }
 
 /// A name that can be looked up: labels of letters, digits, `-` and `_`.
@@ -140,7 +152,24 @@ pub(crate) fn store(uri: &str) -> Result<StoreLocation, Expected> {
         let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
         format!("expected file:///absolute/path, a directory for the backups alone{hint}")
     };
-    uri.parse().map_err(described)
+    let location: StoreLocation = uri.parse().map_err(described)?;
+    if let StoreLocation::File(path) = &location {
+        could_be_directory(path)?;
+    }
+    Ok(location)
+}
+
+/// What is not there now may be mounted later; what is there and no directory stays in the way.
+fn could_be_directory(path: &Path) -> Result<(), Expected> {
+    match path.metadata() {
+        Ok(metadata) if !metadata.is_dir() => {
+            Err("expected a directory for the backups: it is none".to_owned())
+        }
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            Err("expected a directory for the backups: a part of the path is a file".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The value as it may be shown: no control characters, nothing that could be a password or a token.

@@ -1,7 +1,9 @@
 //! The server's configuration: read, and checked as a whole, before anything is opened or bound.
 //!
-//! Every problem is one line that names file, key, value and what was expected. A value that could hold a
-//! password is never shown in full.
+//! Every problem is one line that names file, key, value and what was expected, and the exit code is 64. What only
+//! time or another process can change (a store that is not mounted, a database that is locked or damaged, a port that
+//! is taken) is found later, and is no matter of the configuration. A value that could hold a password is never shown
+//! in full.
 
 mod keys;
 mod problems;
@@ -11,11 +13,13 @@ mod settings;
 pub(crate) use problems::{ConfigError, Problem};
 
 use cassy_catalog::MetadataUrl;
+use cassy_ssh::SshError;
 use cassy_store::StoreLocation;
 use settings::Settings;
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A configuration file is not larger than this.
@@ -91,7 +95,7 @@ fn server_config(settings: &mut Settings<'_>, home: Option<&Path>) -> Option<Ser
     let port = settings.or_default(keys::PORT, keys::port, 20051);
     let jmx_port = settings.or_default(keys::JMX_PORT, keys::port, 7199);
     let ssh = ssh_config(settings, home);
-    let slave_command_path = settings.optional(keys::SLAVE_COMMAND_PATH, |value| Ok(PathBuf::from(value)));
+    let slave_command_path = settings.optional(keys::SLAVE_COMMAND_PATH, keys::path_on_nodes);
     let store = store(settings);
     let default_db = MetadataUrl::SqliteFile(PathBuf::from("cassy.db"));
     let metadata_db = settings.or_default(keys::METADATA_DB_URL, keys::metadata_url, default_db);
@@ -114,7 +118,7 @@ fn ssh_config(settings: &mut Settings<'_>, home: Option<&Path>) -> Option<SshCon
     let user = settings.required(keys::SSH_USER, "expected the user for SSH to the nodes", keys::user_name);
     let missing = "expected the file of a private key for SSH to the nodes";
     let private_key_path =
-        settings.required(keys::SSH_PRIVATE_KEY_PATH, missing, |value| readable_file(value, home));
+        settings.required(keys::SSH_PRIVATE_KEY_PATH, missing, |value| private_key(value, home));
     if let Some(mode) = private_key_path.as_deref().and_then(mode_for_everybody) {
         let advice = format!("everybody may read this key (mode {mode:04o}): chmod 600 makes it private");
         settings.warn(keys::SSH_PRIVATE_KEY_PATH, &advice);
@@ -168,13 +172,36 @@ fn store(settings: &mut Settings<'_>) -> Option<StoreLocation> {
     settings.required(keys::STORAGE_BASE_URI, missing, keys::store)
 }
 
+/// A key with which the server can log in, kept as `ssh` wants it kept.
+fn private_key(value: &str, home: Option<&Path>) -> Result<PathBuf, keys::Expected> {
+    let path = readable_file(value, home)?;
+    let metadata = path.metadata().map_err(|error| format!("expected a readable file: {error}"))?;
+    let (mode, own) = (metadata.mode() & 0o7777, metadata.uid() == rustix::process::getuid().as_raw());
+    // The rule of OpenSSH, which leaves alone what belongs to others, such as a mounted secret.
+    if own && mode & 0o077 != 0 {
+        return Err(format!(
+            "expected a key that only its owner may read (mode {mode:04o}): chmod 600 makes it so"
+        ));
+    }
+    match cassy_ssh::check_private_key(&path) {
+        Ok(()) => Ok(path),
+        Err(SshError::KeyFile { reason, source, .. }) => {
+            let source = source.map(|source| format!(" ({source})")).unwrap_or_default();
+            Err(format!("expected a private key without a passphrase: {reason}{source}"))
+        }
+        Err(other) => Err(other.to_string()),
+    }
+}
+
 fn readable_file(value: &str, home: Option<&Path>) -> Result<PathBuf, keys::Expected> {
     let path = local_path(value, home)?;
-    match std::fs::File::open(&path).and_then(|file| file.metadata()) {
-        Ok(metadata) if metadata.is_file() => Ok(path),
-        Ok(_) => Err("expected a readable file: it is not a regular file".to_owned()),
-        Err(error) => Err(format!("expected a readable file: {error}")),
+    let unreadable = |error| format!("expected a readable file: {error}");
+    // First of all: to open a pipe would wait for its other end.
+    if !path.metadata().map_err(unreadable)?.is_file() {
+        return Err("expected a readable file: it is not a regular file".to_owned());
     }
+    std::fs::File::open(&path).map_err(unreadable)?;
+    Ok(path)
 }
 
 /// A path on this machine; `~/` is the home directory.
@@ -186,8 +213,7 @@ fn local_path(value: &str, home: Option<&Path>) -> Result<PathBuf, keys::Expecte
 }
 
 fn mode_for_everybody(path: &Path) -> Option<u32> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = path.metadata().ok()?.permissions().mode() & 0o7777;
+    let mode = path.metadata().ok()?.mode() & 0o7777;
     (mode & 0o004 != 0).then_some(mode)
 }
 

@@ -4,13 +4,22 @@ use super::*;
 use expect_test::{Expect, expect};
 use std::os::unix::fs::PermissionsExt;
 
-/// A directory with a private key in it, `DIR/key`.
+/// A directory with a private key in it, `DIR/key`, and its public key.
 fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let key = dir.path().join("key");
-    std::fs::write(&key, "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
-    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+    keygen(&dir.path().join("key"), "");
     dir
+}
+
+fn keygen(path: &Path, passphrase: &str) {
+    let mut keygen = std::process::Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-C", "", "-N", passphrase, "-f"]).arg(path);
+    assert!(keygen.status().expect("ssh-keygen runs (Debian's package is openssh-client)").success());
+}
+
+/// A named pipe that nobody writes to.
+fn pipe(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 fn load_text(dir: &Path, text: &str) -> Result<Loaded, ConfigError> {
@@ -248,51 +257,95 @@ fn control_characters_are_refused() {
     );
 }
 
+/// What is said of one key's value, without the file's name and the key's prefix; empty when nothing is.
+fn said_of(dir: &Path, key: &str, value: &str) -> String {
+    let mut values = vec![
+        ("ssh_user", "foo"),
+        ("ssh_private_key_path", "DIR/key"),
+        ("storage_base_uri", "file:///mnt/backups"),
+    ];
+    values.retain(|(other, _)| *other != key);
+    values.push((key, value));
+    let text: String = values.iter().map(|(key, value)| format!("{}{key}={value}\n", keys::PREFIX)).collect();
+    let lines = match load_text(dir, &text) {
+        Ok(loaded) => loaded.warnings.iter().map(|problem| format!("warning: {problem}")).collect(),
+        Err(error) => error.lines(),
+    };
+    let file = format!("{}/cassy.properties: {}{key} = {value}: ", dir.display(), keys::PREFIX);
+    lines.join("\n").replace(&file.replace("DIR", &dir.display().to_string()), "")
+}
+
 #[test]
 fn the_private_key() {
     let dir = directory();
-    let check = |path: &str, expected: Expect| {
-        let text = format!(
-            "scalar.cassy.server.ssh_user=foo\nscalar.cassy.server.ssh_private_key_path={path}\n\
-             scalar.cassy.server.storage_base_uri=file:///mnt/backups\n"
+    let path = |name: &str| dir.path().join(name);
+    keygen(&path("locked"), "secret");
+    pipe(&path("pipe"));
+    std::fs::write(path("garbage"), "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n").unwrap();
+    std::fs::write(path("open"), std::fs::read(path("key")).unwrap()).unwrap();
+    for (name, mode) in [("garbage", 0o600), ("open", 0o640), ("key.pub", 0o600)] {
+        std::fs::set_permissions(path(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let no_key = "error: expected a private key without a passphrase: ";
+    for (value, expected) in [
+        ("DIR/key", String::new()),
+        ("DIR/none", "error: expected a readable file: No such file or directory (os error 2)".to_owned()),
+        ("~/.ssh/none", "error: expected a readable file: No such file or directory (os error 2)".to_owned()),
+        ("DIR", "error: expected a readable file: it is not a regular file".to_owned()),
+        ("DIR/pipe", "error: expected a readable file: it is not a regular file".to_owned()),
+        ("DIR/garbage", format!("{no_key}it is no private key in OpenSSH or PEM format, or it is damaged")),
+        ("DIR/key.pub", format!("{no_key}it holds a public key; the private one is needed")),
+        ("DIR/locked", format!("{no_key}it is protected by a passphrase, which nobody can type here")),
+        (
+            "DIR/open",
+            "error: expected a key that only its owner may read (mode 0640): chmod 600 makes it so"
+                .to_owned(),
+        ),
+    ] {
+        let said = said_of(dir.path(), "ssh_private_key_path", value);
+        assert!(said.starts_with(&expected), "{value}: {said}");
+        assert_eq!(
+            (said.is_empty(), said.lines().count() < 2),
+            (expected.is_empty(), true),
+            "{value}: {said}"
         );
-        let lines = match load_text(dir.path(), &text) {
-            Ok(loaded) => loaded.warnings.iter().map(Problem::to_string).collect(),
-            Err(error) => error.lines(),
-        };
-        expected.assert_eq(&lines.join("\n").replace(&dir.path().display().to_string(), "DIR"));
-    };
-    check(
-        "DIR/none",
-        expect![
-            "error: DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = DIR/none: expected a readable file: No such file or directory (os error 2)"
-        ],
-    );
-    check(
-        "DIR",
-        expect![
-            "error: DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = DIR: expected a readable file: it is not a regular file"
-        ],
-    );
-    check(
-        "~/.ssh/id_rsa",
-        expect![
-            "error: DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = ~/.ssh/id_rsa: expected a readable file: No such file or directory (os error 2)"
-        ],
-    );
-    check(
-        "~root/.ssh/id_rsa",
-        expect![
-            "error: DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = ~root/.ssh/id_rsa: expected a readable file: No such file or directory (os error 2)"
-        ],
-    );
-    std::fs::set_permissions(dir.path().join("key"), PermissionsExt::from_mode(0o644)).unwrap();
-    check(
-        "DIR/key",
-        expect![
-            "DIR/cassy.properties: scalar.cassy.server.ssh_private_key_path = DIR/key: everybody may read this key (mode 0644): chmod 600 makes it private"
-        ],
-    );
+    }
+}
+
+#[test]
+fn places_that_cannot_hold_what_they_should() {
+    let dir = directory();
+    let path = |name: &str| dir.path().join(name);
+    pipe(&path("pipe"));
+    std::fs::write(path("text"), "this is no database").unwrap();
+    std::fs::write(path("empty"), "").unwrap();
+    for (key, value, expected) in [
+        ("metadata_db_url", "jdbc:sqlite:DIR/new.db", ""),
+        ("metadata_db_url", "jdbc:sqlite:DIR/empty", ""),
+        ("metadata_db_url", "jdbc:sqlite:DIR/none/c.db", "error: expected a file in a directory that exists"),
+        ("metadata_db_url", "jdbc:sqlite:DIR/text/c.db", "error: expected a file in a directory that exists"),
+        ("metadata_db_url", "jdbc:sqlite:DIR", "error: expected a file: it is not a regular file"),
+        ("metadata_db_url", "jdbc:sqlite:DIR/pipe", "error: expected a file: it is not a regular file"),
+        ("metadata_db_url", "jdbc:sqlite:DIR/text", "error: expected an SQLite database: it is none"),
+        ("storage_base_uri", "file://DIR", ""),
+        ("storage_base_uri", "file://DIR/mounted/later", ""),
+        ("storage_base_uri", "file://DIR/text", "error: expected a directory for the backups: it is none"),
+        ("storage_base_uri", "file://DIR/pipe", "error: expected a directory for the backups: it is none"),
+        (
+            "storage_base_uri",
+            "file://DIR/text/below",
+            "error: expected a directory for the backups: a part of the path is a file",
+        ),
+        ("slave_command_path", "/opt/cassy", ""),
+        ("slave_command_path", "bin", "error: expected an absolute path on the Cassandra nodes"),
+        ("slave_command_path", "~/bin", "error: expected an absolute path on the Cassandra nodes"),
+        ("ssh_known_hosts_path", "DIR/none", ""),
+        ("ssh_known_hosts_path", "DIR", "error: expected a readable file: it is not a regular file"),
+        ("ssh_known_hosts_path", "DIR/pipe", "error: expected a readable file: it is not a regular file"),
+    ] {
+        assert_eq!(said_of(dir.path(), key, value), expected, "{key} = {value}");
+    }
+    assert!(!path("new.db").exists(), "what is only checked is not created");
 }
 
 #[test]

@@ -1,26 +1,23 @@
 //! One server at a time writes to a metadata database.
 //!
-//! A lease lives [`TTL`] by the database's clock and is renewed well before that. Its holder says which process
-//! it is, so that a server that was killed and started again on the same machine need not wait.
+//! A lease lives [`TTL`] by the database's clock; `cassy_control::Tenure` renews it well before that. Its holder says
+//! which process it is, so that a server that was killed and started again on the same machine need not wait.
 
 use std::path::Path;
 use std::time::Duration;
 
 use cassy_catalog::{Catalog, Lease, LeaseError, SERVER_LEASE};
-use cassy_control::chain;
 
 /// How long a lease lives without being renewed.
 const TTL: Duration = Duration::from_secs(20);
-/// Between two renewals.
-const RENEW_PERIOD: Duration = Duration::from_secs(4);
 
 /// Why the server may not write.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeaseProblem {
     #[error("another server works with this metadata database: {holder}")]
     Held { holder: String },
-    #[error("the lease on the metadata database was lost: {0}")]
-    Lost(String),
+    #[error("the lease on the metadata database is lost")]
+    Lost(#[source] LeaseError),
     #[error("cannot take the lease on the metadata database")]
     Failed(#[source] LeaseError),
 }
@@ -28,9 +25,8 @@ pub(super) enum LeaseProblem {
 impl LeaseProblem {
     pub(super) fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Held { .. } => "Stop that server, or give this one a metadata_db_url of its own.",
-            Self::Lost(_) => {
-                "Was this machine suspended, or the database out of reach? Start the server again."
+            Self::Held { .. } | Self::Lost(_) => {
+                "Stop that server, or give this one a metadata_db_url of its own."
             }
             Self::Failed(_) => return None,
         };
@@ -50,29 +46,6 @@ pub(super) async fn take(catalog: &Catalog) -> Result<Lease, LeaseProblem> {
         Err(error) => return Err(problem(error)),
     }
     catalog.take_lease(SERVER_LEASE, &holder, TTL, is_dead).await.map_err(problem)
-}
-
-/// Renews the lease until that fails for good; says why.
-pub(super) async fn keep(catalog: Catalog, lease: Lease) -> String {
-    let mut renewed = tokio::time::Instant::now();
-    loop {
-        tokio::time::sleep(RENEW_PERIOD).await;
-        match catalog.renew(&lease).await {
-            Ok(()) => renewed = tokio::time::Instant::now(),
-            Err(error @ (LeaseError::Lost { .. } | LeaseError::HeldBy { .. })) => return chain(&error),
-            Err(error) if renewed.elapsed() > TTL => return chain(&error),
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "the lease was not renewed; trying again");
-            }
-        }
-    }
-}
-
-/// Gives the lease back.
-pub(super) async fn release(catalog: &Catalog, lease: &Lease) {
-    if let Err(error) = catalog.release(lease).await {
-        tracing::warn!(error = chain(&error), "the lease was not given back; it runs out by itself");
-    }
 }
 
 fn problem(error: LeaseError) -> LeaseProblem {

@@ -3,6 +3,7 @@
 //! Order matters: the port is bound first, so that a taken one is found before anything is touched; then the
 //! lease, so that only one server drives jobs; then unfinished jobs go on; then requests are served.
 
+mod addresses;
 mod host_keys;
 mod lease;
 mod nodes;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use cassy_agent_protocol::StoreGrant;
 use cassy_catalog::Catalog;
-use cassy_control::{Service, ServiceParts, SystemClock, chain};
+use cassy_control::{ServiceParts, SystemClock, Tenure, chain};
 use cassy_ssh::{Ssh, SshConfig};
 use cassy_store::StoreAccess;
 use tokio::net::TcpListener;
@@ -55,6 +56,12 @@ impl ServerError {
             Self::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse => {
                 Some("Another process uses this port: stop it, or set the key port.".to_owned())
             }
+            Self::Bind { source, .. } if source.kind() == std::io::ErrorKind::AddrNotAvailable => Some(
+                "Set the key listen_address to an address of this machine, or to 0.0.0.0 for all.".to_owned(),
+            ),
+            Self::Bind { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Some("Ports below 1024 need privileges: set the key port to a higher one.".to_owned())
+            }
             Self::Catalog(source) => source.hint().map(str::to_owned),
             Self::Store(source) => source.hint(),
             Self::Ssh(source) => source.hint(),
@@ -93,24 +100,17 @@ async fn serve(config: ServerConfig) -> Result<(), ServerError> {
             "the store is not usable now; backups will be refused until it is"
         );
     }
-    let service = Service::start(parts).await.map_err(ServerError::Jobs)?;
+    let tenure = Tenure::begin(parts, lease).await.map_err(ServerError::Jobs)?;
     tracing::info!(%address, "serving gRPC");
-    let keeper = tokio::spawn(lease::keep(catalog.clone(), lease.clone()));
-    let lost = async { keeper.await.unwrap_or_else(|error| chain(&error)) };
-    let mut why = None;
     let stop = async {
         tokio::select! {
             () = told_to_stop() => {}
-            lost = lost => why = Some(lost),
+            () = tenure.lost() => {}
         }
     };
-    let operations: Arc<dyn cassy_control::Operations> = service.clone();
+    let operations: Arc<dyn cassy_control::Operations> = tenure.clone();
     let served = cassy_api::serve(listener, operations, stop).await;
-    service.shut_down().await;
-    match why {
-        Some(why) => return Err(ServerError::Lease(lease::LeaseProblem::Lost(why))),
-        None => lease::release(&catalog, &lease).await,
-    }
+    tenure.end().await.map_err(|lost| ServerError::Lease(lease::LeaseProblem::Lost(lost)))?;
     served.map_err(ServerError::Serve)
 }
 
@@ -125,6 +125,7 @@ fn parts(config: &ServerConfig, catalog: &Catalog, epoch: i64) -> Result<Service
         strict_host_keys: config.ssh.strict_host_keys,
         connect_timeout: SSH_CONNECT_TIMEOUT,
         slave_command_path: config.slave_command_path.as_ref().map(|path| path.display().to_string()),
+        refused_address: cassy_api::refused_address,
         own_binary: PathBuf::from("/proc/self/exe"),
     };
     let remembered = Arc::new(RememberedKeys::new(catalog.clone()));

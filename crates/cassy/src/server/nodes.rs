@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_agent_protocol::{AgentErrorKind, Progress, Reply, Request, ServerHello};
-use cassy_cassandra::{Deadlines, ErrorClass, Keyspaces, NodeSession, OperationMode, SnapshotTag, TcpDialer};
+use cassy_cassandra::{Deadlines, ErrorClass, Keyspaces, NodeSession, OperationMode, SnapshotTag};
 use cassy_control::chain;
 use cassy_control::nodes::{
     Agent, Cassandra, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
 };
 use cassy_ssh::{AgentCallError, AgentHandle, Class, Ssh, SshError};
 use tokio::sync::{Mutex, watch};
+
+use super::addresses::{self, JudgedDialer};
 
 /// Of a flush or a snapshot; the stage's own limit is longer.
 const CHANGE_LIMIT: Duration = Duration::from_secs(840);
@@ -41,7 +43,8 @@ impl NodeAccess for RealNodes {
     }
 
     async fn cassandra(&self, address: &str) -> Result<Box<dyn Cassandra>, NodeError> {
-        let dialer = Arc::new(TcpDialer);
+        let addresses = addresses::judged(address, addresses::look_up(address).await)?;
+        let dialer = Arc::new(JudgedDialer { addresses });
         let session = NodeSession::connect(dialer, address, self.jmx_port, Deadlines::default()).await;
         Ok(Box::new(RemoteCassandra { session: session.map_err(|error| jmx_error(&error))? }))
     }
@@ -189,9 +192,8 @@ fn call_error(address: &str, hostname: &str, error: AgentCallError) -> NodeError
         }
         AgentCallError::Failed(error) => {
             let kind = match error.kind {
-                AgentErrorKind::Transient | AgentErrorKind::Busy | AgentErrorKind::Cancelled => {
-                    NodeErrorKind::Transient
-                }
+                AgentErrorKind::Busy => NodeErrorKind::Busy,
+                AgentErrorKind::Transient | AgentErrorKind::Cancelled => NodeErrorKind::Transient,
                 AgentErrorKind::Permanent | AgentErrorKind::Bug => NodeErrorKind::Permanent,
             };
             NodeError { kind, message: format!("{address}: {}", error.message), hint: error.hint }

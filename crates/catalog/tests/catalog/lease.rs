@@ -50,6 +50,37 @@ async fn an_expired_lease_is_free_but_kept_when_nobody_takes_it() {
 }
 
 #[tokio::test]
+async fn a_lease_that_nobody_took_in_between_is_taken_again_with_a_new_epoch() {
+    let fixture = Fixture::new().await;
+    let (catalog, old) = (&fixture.catalog, fixture.epoch());
+    let again = catalog.retake(&fixture.lease).await.unwrap();
+    assert!(again.epoch > old);
+    let unheard = catalog.retake(&fixture.lease).await.unwrap();
+    assert!(unheard.epoch > again.epoch, "a try whose answer was lost stands in nobody's way");
+    catalog.renew(&unheard).await.unwrap();
+    let stale = catalog.create_job(old, &new_job("j", JobKind::Backup, 1, &[])).await.unwrap_err();
+    assert!(matches!(stale, CatalogError::StaleEpoch { .. }), "{stale:?}");
+    catalog.create_job(unheard.epoch, &new_job("j", JobKind::Backup, 1, &[])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_that_somebody_had_in_between_is_lost_and_its_holder_named() {
+    let fixture = Fixture::new().await;
+    let second = fixture.second().await;
+    let theirs = second.take_lease(SERVER_LEASE, "you", LONG, everybody_is_dead).await.unwrap();
+    for error in [
+        fixture.catalog.retake(&fixture.lease).await.unwrap_err(),
+        fixture.catalog.renew(&fixture.lease).await.unwrap_err(),
+    ] {
+        assert!(matches!(&error, LeaseError::Lost { holder, .. } if holder == "you"), "{error:?}");
+        assert!(error.to_string().contains("(you)"), "{error}");
+    }
+    second.release(&theirs).await.unwrap();
+    let error = fixture.catalog.retake(&fixture.lease).await.unwrap_err();
+    assert!(matches!(&error, LeaseError::Lost { holder, .. } if holder.is_empty()), "{error:?}");
+}
+
+#[tokio::test]
 async fn of_many_racing_servers_one_wins() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cassy.db");

@@ -50,8 +50,9 @@ impl Links {
             let mut links = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
             links.drain().map(|(_, link)| link).collect()
         };
-        self.progress.forget(&self.job_id).await;
+        // The agents first: the database may be what keeps us waiting.
         futures::future::join_all(links.iter().map(|link| link.close())).await;
+        self.progress.forget(&self.job_id).await;
     }
 }
 

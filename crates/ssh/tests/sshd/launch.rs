@@ -89,6 +89,19 @@ async fn an_agent_that_dies_is_gone_with_its_last_words() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_killed_is_gone_with_the_signal_and_its_last_words() {
+    let Some(sshd) = sshd().await else { return };
+    // One process, so that nothing of it is left to hold its streams.
+    let (before, _) = AGENT.split_once("( while").expect("the agent beats in the background");
+    sshd.own_binary(&format!("{before}exec cat >/dev/null\n"));
+    let agent = ssh(config(&sshd)).agent("127.0.0.1", hello()).await.unwrap();
+    let (pid, _) = pids(&sshd).await;
+    assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    let reason = tokio::time::timeout(DEADLINE, agent.gone()).await.unwrap();
+    assert!(reason.contains("killed by signal KILL") && reason.contains("awake"), "{reason}");
+}
+
+#[tokio::test]
 async fn agents_that_do_not_start() {
     let Some(sshd) = sshd().await else { return };
     for (agent, expected) in [

@@ -219,8 +219,35 @@ async fn a_port_that_speaks_http() {
 #[tokio::test]
 async fn a_port_that_hangs_up() {
     let error = refused(answering("")).await;
-    assert!(matches!(error, SshError::NotSsh { .. }), "{}", told(&error));
-    assert!(told(&error).contains("without a word"), "{}", told(&error));
+    assert!(matches!(error, SshError::ClosedAtOnce { .. }), "{}", told(&error));
+    assert_eq!(error.class(), Class::Transient, "an sshd that is busy takes the next one");
+    assert!(error.hint().unwrap().contains("MaxStartups"), "{:?}", error.hint());
+}
+
+#[tokio::test]
+async fn an_address_that_no_node_has_is_not_connected_to() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = SshConfig {
+        refused_address: |address| address.is_loopback().then_some("it is refused here"),
+        ..config(&dir, listener.local_addr().unwrap().port())
+    };
+    let error = log_in(config).await.unwrap_err();
+    assert!(matches!(error, SshError::AddressRefused { .. }), "{}", told(&error));
+    assert!(told(&error).contains("127.0.0.1") && told(&error).contains("it is refused here"));
+    assert_eq!(error.class(), Class::Permanent);
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn a_pipe_in_place_of_the_key_is_refused_without_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = log_in(SshConfig { private_key_path: pipe, ..config(&dir, 1) }).await.unwrap_err();
+    assert!(matches!(error, SshError::KeyFile { .. }), "{}", told(&error));
+    assert!(told(&error).contains("not a regular file"), "{}", told(&error));
 }
 
 #[tokio::test]
@@ -263,6 +290,7 @@ fn config(dir: &tempfile::TempDir, port: u16) -> SshConfig {
         port,
         known_hosts_path: Some(dir.join("known_hosts")),
         strict_host_keys: false,
+        refused_address: |_| None,
         connect_timeout: Duration::from_secs(10),
         slave_command_path: None,
         own_binary: dir.join("cassy"),

@@ -116,6 +116,7 @@ impl Sshd {
             port: self.port,
             known_hosts_path: Some(self.path("known_hosts")),
             strict_host_keys: false,
+            refused_address: |_| None,
             connect_timeout: Duration::from_secs(10),
             slave_command_path: None,
             own_binary: self.path("cassy"),

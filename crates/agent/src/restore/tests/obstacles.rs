@@ -74,7 +74,7 @@ async fn everything_in_the_way_is_found_at_once() {
         &["rack is not set", "rack=r1"],
         &["/data is not empty", "one file", "nb-9-big-Data.db"],
         &["commit log directory", "CommitLog-7-1.log"],
-        &["hints directory", "2 files"],
+        &["hints directory", "holds 2 files, such as /"],
         &["data2/node-backup is in the way", "it holds old"],
     ] {
         has(&plan.findings, parts);
@@ -83,6 +83,17 @@ async fn everything_in_the_way_is_found_at_once() {
     let error = node.run(&request).await.unwrap_err();
     assert!(matches!(&error, RestoreError::Findings { findings } if *findings == plan.findings), "{error:?}");
     assert_eq!(node.names(), ["ks", "node-backup"]);
+}
+
+#[tokio::test]
+async fn a_number_that_is_none_is_not_taken_for_absent() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    let yaml = node.path("conf/cassandra.yaml");
+    let text = fs::read_to_string(&yaml).unwrap();
+    fs::write(&yaml, text.replace("num_tokens: 4", "num_tokens: four")).unwrap();
+    let plan = planned(&node, &backup).await;
+    has(&plan.findings, &["num_tokens is \"four\"", "not a number", "num_tokens: 4"]);
+    assert_eq!(plan.findings.len(), 1, "{:?}", plan.findings);
 }
 
 #[tokio::test]

@@ -1,0 +1,53 @@
+//! Where a restore goes: never to an address that only the store names.
+
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cassy_control::{OperationErrorKind, Operations, RestoreRequest};
+use world::{NODE, Ring, Server, backup, files, restore};
+
+/// Of a network for documentation (RFC 5737).
+const ELSEWHERE: &str = "192.0.2.7";
+
+/// Everything that a node would see of a server.
+const CONTACTS: [&str; 5] = ["connect", "agent", "lock", "plan_restore", "restore"];
+
+/// What somebody who can write to the store can do: the cluster manifest names another address.
+fn edit_the_manifest(directory: &Path) {
+    let manifests = files(&directory.join("store"));
+    let manifest = manifests.into_iter().find(|path| path.contains("/backup/")).unwrap();
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let edited = text.replace(&format!("{NODE:?}"), &format!("{ELSEWHERE:?}"));
+    assert_ne!(text, edited);
+    std::fs::write(&manifest, edited).unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_only_the_manifest_names_is_refused_by_name_before_anything_is_connected() {
+    let (directory, ring) = (tempfile::tempdir().unwrap(), Arc::new(Ring::default()));
+    let server = Server::start(directory.path(), &ring).await;
+    let cluster = server.register().await;
+    let backup = server.service.take_backup(backup(&cluster)).await.unwrap();
+    server.settled(&cluster).await;
+    server.idle().await;
+    edit_the_manifest(directory.path());
+    ring.log.lock().unwrap().clear();
+
+    let refused = server.service.restore_backup(restore(&cluster, &backup.snapshot_id)).await.unwrap_err();
+    assert_eq!(refused.kind, OperationErrorKind::FailedPrecondition, "{refused}");
+    assert!(refused.message.contains(ELSEWHERE), "{refused}");
+    assert!(refused.hints.iter().any(|hint| hint.contains("target_ips")), "{refused:?}");
+    assert_eq!(ring.steps(&CONTACTS), Vec::<String>::new(), "nothing was connected to");
+    server.idle().await;
+
+    let named =
+        RestoreRequest { target_ips: vec![ELSEWHERE.to_owned()], ..restore(&cluster, &backup.snapshot_id) };
+    let answer = server.service.restore_backup(named).await.unwrap();
+    assert_eq!(answer.target_ips, [ELSEWHERE], "the request says so itself");
+    server.idle().await;
+    assert!(ring.steps(&CONTACTS).contains(&"restore".to_owned()));
+}

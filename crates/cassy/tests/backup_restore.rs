@@ -1,6 +1,7 @@
 //! The main job on a real Cassandra: a backup, everything lost, a restore, every row and every file compared.
 //!
-//! The oracle is the test's own: an operator's snapshot taken before the backup, and rows with WRITETIME and TTL.
+//! The oracle is the test's own: `find` and SHA-256 of the backup's snapshot, kept before its upload can have ended,
+//! and rows with WRITETIME and TTL.
 
 use std::collections::BTreeSet;
 
@@ -18,12 +19,7 @@ async fn a_lost_node_comes_back_with_every_row_and_file() -> Result<(), Failure>
     // Given: data of every kind, an operator's snapshot, then rows that are in the memtables only.
     let cql = world.cql().await?;
     dataset::write(&world.node, &cql).await?;
-    // So that the operator's SSTables are still the live ones at the backup.
-    world.node.nodetool(&["disableautocompaction"]).await?;
     world.node.nodetool(&["snapshot", "-t", OPERATORS_TAG]).await?;
-    let files = oracle::sstable_files(&oracle::snapshot(&directories, OPERATORS_TAG)?);
-    let files: oracle::Files = files.into_iter().filter(|(path, _)| !path.starts_with("system")).collect();
-    assert!(files.keys().any(|path| path.contains("/.")), "files of a secondary index are among them");
     cql.execute("INSERT INTO shop.plain (id, value) VALUES (4711, 'unflushed')").await?;
     let rows = dataset::fingerprints(&cql).await?;
     assert!(rows.values().all(|table| !table.is_empty()), "more than no rows in each table");
@@ -31,9 +27,10 @@ async fn a_lost_node_comes_back_with_every_row_and_file() -> Result<(), Failure>
     // When: two backups, the second of unchanged data, and the node loses everything.
     let cluster = world.register().await?;
     assert_eq!(world.register().await?, cluster, "a known cluster keeps its id");
-    let first = world.back_up(&cluster).await?;
+    let (first, first_files) = back_up_under_watch(&mut world, &cluster).await?;
+    assert!(first_files.keys().any(|path| path.contains("/.")), "files of a secondary index are among them");
     let bytes_after_first = bytes_in(&world.store());
-    let second = world.back_up(&cluster).await?;
+    let (second, second_files) = back_up_under_watch(&mut world, &cluster).await?;
     let added = bytes_in(&world.store()) - bytes_after_first;
     assert!(added < bytes_after_first / 4, "{added} bytes were sent again of {bytes_after_first}");
 
@@ -44,16 +41,15 @@ async fn a_lost_node_comes_back_with_every_row_and_file() -> Result<(), Failure>
         "superseded incremental files are cleared"
     );
 
-    for snapshot in [&second, &first] {
+    for (snapshot, files) in [(&second, &second_files), (&first, &first_files)] {
         world.node.stop().await?;
         world.node.wipe()?;
         assert!(oracle::everything(&directories)?.is_empty());
         world.restore(&cluster, snapshot).await?;
 
-        // Then: the files are the operator's, byte for byte, and nothing of ours is left.
+        // Then: the files are those of the snapshot, byte for byte, none is missing and none too many.
         let placed = oracle::placed(&directories)?;
-        let found: oracle::Files = placed.into_iter().filter(|(path, _)| files.contains_key(path)).collect();
-        assert_eq!(oracle::differences(&files, &found), Vec::<String>::new());
+        assert_eq!(oracle::differences(files, &placed), Vec::<String>::new());
         let left: Vec<_> = directories.iter().map(|d| d.join("node-backup")).filter(|d| d.exists()).collect();
         assert!(left.is_empty(), "staging is removed: {left:?}");
 
@@ -80,6 +76,23 @@ async fn a_lost_node_comes_back_with_every_row_and_file() -> Result<(), Failure>
     let clusters = client.list_clusters(ClusterListingRequest::default()).await.doing(|| "ListClusters")?;
     assert_eq!(clusters.into_inner().entries.len(), 1);
     Ok(())
+}
+
+/// A backup, and what its snapshot held, system keyspaces too.
+///
+/// A request is answered once the snapshot is whole. The server is frozen from then on until the snapshot is kept,
+/// so that it cannot be cleared meanwhile.
+async fn back_up_under_watch(world: &mut World, cluster: &str) -> Result<(String, oracle::Files), Failure> {
+    let snapshot = world.begin_backup(cluster).await?;
+    world.server.freeze();
+    let keep = world.path().join("kept").join(&snapshot);
+    oracle::keep_snapshot(&world.node.data_directories(), &format!("cassy-{snapshot}-1"), &keep)?;
+    world.server.thaw();
+    let files = oracle::sstable_files(&oracle::placed(&[keep])?);
+    assert!(files.keys().any(|path| path.starts_with("system/local-")), "the whole node is in it");
+    let (status, message) = world.backup_outcome(&snapshot).await?;
+    assert_eq!(status, OperationStatus::Completed, "{message}");
+    Ok((snapshot, files))
 }
 
 fn assert_only_operators_snapshot_is_left(directories: &[std::path::PathBuf]) -> Result<(), Failure> {

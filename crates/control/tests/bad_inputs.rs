@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-#[path = "world/mod.rs"]
-#[allow(dead_code, reason = "each test program uses its own part of it")]
 mod world;
 
 use std::fs;

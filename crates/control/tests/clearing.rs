@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code, reason = "each file of tests uses its own part of the fake world")]
 mod world;
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use cassy_control::job::BackupStage;
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{OperationErrorKind, Operations, Status};
 use tokio::time::timeout;
-use world::{Action, NODE, Ring, Server, backup, restore};
+use world::{Action, NODE, Ring, Server, backup, files, restore};
 
 /// The step of the fake node in which each stage can be held.
 fn step_of(stage: BackupStage) -> Option<&'static str> {
@@ -345,16 +345,4 @@ async fn only_snapshots_of_our_dead_jobs_are_cleared() {
 
 fn by_cluster(cluster_id: &str) -> cassy_control::HistorySelector {
     cassy_control::HistorySelector { cluster_id: Some(cluster_id.to_owned()), ..Default::default() }
-}
-
-fn files(root: &std::path::Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { open.push(path) } else { found.push(path.display().to_string()) }
-        }
-    }
-    found
 }

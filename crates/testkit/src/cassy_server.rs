@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cassy_api::proto::ClusterListingRequest;
 use cassy_api::proto::cassy_client::CassyClient;
+use rustix::process::Signal;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::process::built_program;
@@ -101,6 +102,16 @@ impl CassyServer {
     /// Ends it at once (SIGKILL).
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Stops its threads where they are (SIGSTOP), as a suspended machine does, until [`CassyServer::thaw`].
+    pub fn freeze(&mut self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&mut self) {
+        self.process.signal(Signal::CONT);
     }
 
     /// A client that connects when it is first used, and again when the connection is lost.

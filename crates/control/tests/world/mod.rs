@@ -1,7 +1,11 @@
 //! A fake ring for tests of the control plane: one node that answers as it is told. The database and the store
-//! are real.
+//! are real; each step of either can be held, or made to fail, before and after it has its effect.
+
+// Each test program uses a part of it.
+#![allow(dead_code)]
 
 pub(crate) mod schema;
+pub(crate) mod store;
 
 use std::collections::BTreeMap;
 use std::panic::panic_any;
@@ -25,6 +29,7 @@ use cassy_control::{
 };
 use cassy_store::{Store, StoreAccess};
 use schema::{Changes, Schema};
+use store::HeldStore;
 use tokio::sync::Notify;
 
 pub(crate) const NODE: &str = "127.0.0.1";
@@ -42,6 +47,7 @@ pub(crate) enum Action {
 #[derive(Default)]
 pub(crate) struct Ring {
     pub(crate) actions: Mutex<BTreeMap<String, Action>>,
+    once: Mutex<BTreeMap<String, Action>>,
     pub(crate) log: Mutex<Vec<String>>,
     pub(crate) snapshots: Mutex<BTreeMap<String, Vec<String>>>,
     pub(crate) broken: Mutex<Vec<String>>,
@@ -57,6 +63,16 @@ pub(crate) struct Ring {
 impl Ring {
     pub(crate) fn on(&self, step: &str, action: Action) {
         self.actions.lock().unwrap().insert(step.to_owned(), action);
+    }
+
+    /// The next time only.
+    pub(crate) fn once(&self, step: &str, action: Action) {
+        self.once.lock().unwrap().insert(step.to_owned(), action);
+    }
+
+    /// Whether what was to happen once has happened.
+    pub(crate) fn fired(&self, step: &str) -> bool {
+        !self.once.lock().unwrap().contains_key(step)
     }
 
     pub(crate) fn heal(&self) {
@@ -76,7 +92,8 @@ impl Ring {
 
     async fn step(&self, step: &str) -> Result<(), NodeError> {
         self.log.lock().unwrap().push(step.to_owned());
-        let action = self.actions.lock().unwrap().get(step).cloned();
+        let once = self.once.lock().unwrap().remove(step);
+        let action = once.or_else(|| self.actions.lock().unwrap().get(step).cloned());
         match action {
             None => Ok(()),
             Some(Action::Fail(kind)) => Err(NodeError::new(kind, format!("{NODE}: {step} was made to fail"))),
@@ -123,17 +140,16 @@ impl NodeAccess for FakeAccess {
 impl Agent for FakeAgent {
     async fn request(&self, request: Request, progress: OnProgress) -> Result<Reply, NodeError> {
         let json = serde_json::to_value(&request).unwrap();
-        self.0.step(json["request"].as_str().unwrap()).await?;
-        Ok(match request {
+        let name = json["request"].as_str().unwrap();
+        self.0.step(name).await?;
+        let reply = match request {
             Request::Inspect(_) => Reply::Inspected(Box::new(NodeFacts {
                 pid: Some(1),
                 configuration: configuration(),
                 free_bytes: vec![1 << 40],
             })),
             Request::ListSuperseded(_) => Reply::Superseded { files: 0 },
-            Request::CheckSnapshot(check) => {
-                Reply::SnapshotChecked { broken: self.0.broken(&check) }
-            }
+            Request::CheckSnapshot(check) => Reply::SnapshotChecked { broken: self.0.broken(&check) },
             Request::Upload(upload) => {
                 progress(Progress { bytes_done: 7, bytes_total: 7, files_done: 1, files_total: 1 });
                 Reply::Uploaded(self.upload(&upload).await)
@@ -155,7 +171,9 @@ impl Agent for FakeAgent {
                 ..RestoreSummary::default()
             }),
             Request::Lock(_) | Request::CheckStore(_) => Reply::Done,
-        })
+        };
+        self.0.step(&format!("after {name}")).await?;
+        Ok(reply)
     }
 
     async fn cancel(&self) {}
@@ -223,23 +241,25 @@ impl Cassandra for FakeCassandra {
         assert!(!keyspaces.is_empty());
         self.0.step("flush").await?;
         self.0.schema_changes("flush");
-        self.0.all_exist(keyspaces)
+        self.0.all_exist(keyspaces)?;
+        self.0.step("after flush").await
     }
 
     async fn take_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
+        self.0.step("take_snapshot").await?;
         if self.0.snapshots.lock().unwrap().insert(tag.to_owned(), keyspaces.to_vec()).is_some() {
             return Err(NodeError::new(NodeErrorKind::Permanent, format!("Snapshot {tag} already exists.")));
         }
-        self.0.step("take_snapshot").await?;
         self.0.schema_changes("take_snapshot");
-        self.0.all_exist(keyspaces)
+        self.0.all_exist(keyspaces)?;
+        self.0.step("after take_snapshot").await
     }
 
     async fn clear_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
         assert!(!tag.is_empty() && !keyspaces.is_empty());
         self.0.step("clear_snapshot").await?;
         self.0.snapshots.lock().unwrap().remove(tag);
-        Ok(())
+        self.0.step("after clear_snapshot").await
     }
 }
 
@@ -274,6 +294,36 @@ fn empty_manifest(request: &UploadRequest) -> Vec<u8> {
     ManifestWriter::new(Vec::new(), &header).unwrap().finish().unwrap().0
 }
 
+/// The metadata database in a directory.
+pub(crate) async fn open_catalog(directory: &Path) -> Catalog {
+    let url: MetadataUrl = format!("jdbc:sqlite:{}", directory.join("cassy.db").display()).parse().unwrap();
+    Catalog::open(&url).await.unwrap()
+}
+
+/// Whoever had it before is dead.
+pub(crate) async fn take_lease(catalog: &Catalog, ttl: Duration) -> Lease {
+    let holder = format!("test-{:?}", std::time::Instant::now());
+    catalog.take_lease(SERVER_LEASE, &holder, ttl, |_| true).await.unwrap()
+}
+
+/// What a service is made of, with the store in the same directory.
+pub(crate) fn parts(directory: &Path, ring: &Arc<Ring>, catalog: &Catalog, lease: &Lease) -> ServiceParts {
+    let root = directory.join("store");
+    std::fs::create_dir_all(&root).unwrap();
+    let location = format!("file://{}", root.display());
+    let store = cassy_store::open(&StoreAccess { location: location.clone() }).unwrap();
+    *ring.store.lock().unwrap() = Some(Arc::clone(&store));
+    ServiceParts {
+        catalog: catalog.clone(),
+        epoch: lease.epoch,
+        store: Arc::new(HeldStore { inner: store, ring: Arc::clone(ring) }),
+        grant: StoreGrant { location },
+        access: Arc::new(FakeAccess(Arc::clone(ring))),
+        clock: Arc::new(SystemClock),
+        cassandra_yaml: None,
+    }
+}
+
 /// A server's control plane on a directory; another one on the same directory is the server restarted.
 pub(crate) struct Server {
     pub(crate) service: Arc<Service>,
@@ -283,26 +333,9 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(directory: &Path, ring: &Arc<Ring>) -> Self {
-        let url: MetadataUrl =
-            format!("jdbc:sqlite:{}", directory.join("cassy.db").display()).parse().unwrap();
-        let catalog = Catalog::open(&url).await.unwrap();
-        let holder = format!("test-{:?}", std::time::Instant::now());
-        let ttl = Duration::from_secs(3600);
-        let lease = catalog.take_lease(SERVER_LEASE, &holder, ttl, |_| true).await.unwrap();
-        let root = directory.join("store");
-        std::fs::create_dir_all(&root).unwrap();
-        let location = format!("file://{}", root.display());
-        let store = cassy_store::open(&StoreAccess { location: location.clone() }).unwrap();
-        *ring.store.lock().unwrap() = Some(Arc::clone(&store));
-        let parts = ServiceParts {
-            catalog: catalog.clone(),
-            epoch: lease.epoch,
-            store: Arc::clone(&store),
-            grant: StoreGrant { location },
-            access: Arc::new(FakeAccess(Arc::clone(ring))),
-            clock: Arc::new(SystemClock),
-            cassandra_yaml: None,
-        };
+        let catalog = open_catalog(directory).await;
+        let lease = take_lease(&catalog, Duration::from_secs(3600)).await;
+        let parts = parts(directory, ring, &catalog, &lease);
         Self { service: Service::start(parts).await.unwrap(), catalog, lease }
     }
 
@@ -356,4 +389,17 @@ pub(crate) fn restore(cluster_id: &str, snapshot_id: &str) -> RestoreRequest {
         restore_type: RestoreType::Node,
         snapshot_only: false,
     }
+}
+
+/// Every file below a directory.
+pub(crate) fn files(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { open.push(path) } else { found.push(path.display().to_string()) }
+        }
+    }
+    found
 }

@@ -269,4 +269,19 @@ mod tests {
         fs::remove_dir_all(&table).expect("drop");
         assert_eq!(superseded.clear().expect("clear"), 0);
     }
+
+    /// Inodes count within one file system: another one that is mounted there meanwhile has the same numbers.
+    #[test]
+    fn a_file_of_another_device_stays() {
+        let base = tempfile::tempdir().expect("tempdir");
+        let file = base.path().join("data/ks").join(format!("t-{ID}/backups/nb-1-big-Data.db"));
+        write(file.clone());
+        let superseded = Superseded::list(&[base.path().join("data")], base.path()).expect("list");
+        let mut noted: Noted =
+            serde_json::from_str(&fs::read_to_string(&superseded.list).expect("read")).expect("one line");
+        noted.device.1 += 1;
+        fs::write(&superseded.list, serde_json::to_string(&noted).expect("json")).expect("write");
+        assert_eq!(superseded.clear().expect("clear"), 0);
+        assert!(file.exists());
+    }
 }

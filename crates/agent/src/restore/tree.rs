@@ -438,6 +438,7 @@ mod tests {
         fs::write(dir.path().join("b/c/f"), "old").unwrap();
         assert_eq!(from.move_file("f", &to).unwrap_err().errno(), Some(Errno::EXIST));
         assert_eq!(from.link_and_unlink("f", &to).unwrap_err().errno(), Some(Errno::EXIST));
+        assert_eq!(to.create("f").unwrap_err().errno(), Some(Errno::EXIST));
         assert_eq!(fs::read_to_string(dir.path().join("b/c/f")).unwrap(), "old");
         to.remove("f").unwrap();
         from.link_and_unlink("f", &to).unwrap();

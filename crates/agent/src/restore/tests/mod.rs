@@ -4,6 +4,7 @@ mod bad_inputs;
 mod fixture;
 mod hostile;
 mod obstacles;
+mod rules;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

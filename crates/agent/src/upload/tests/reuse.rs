@@ -154,12 +154,16 @@ async fn what_a_purge_is_about_to_delete_is_sent_again() {
     bench.check(&second).await;
 }
 
-/// What the manifest of a file system without times of birth looks like.
-async fn without_births(bench: &Bench, summary: &UploadSummary) -> UploadSummary {
+/// A manifest like this one, with every line changed; a whole one, under a key of its own.
+pub(super) async fn forged(
+    bench: &Bench,
+    summary: &UploadSummary,
+    change: impl Fn(&mut SstableEntry),
+) -> UploadSummary {
     let (header, mut entries) = bench.manifest(summary).await;
     let mut lines = ManifestWriter::new(Vec::new(), &header).expect("header");
     for entry in &mut entries {
-        entry.files.iter_mut().for_each(|file| file.birth_ns = None);
+        change(entry);
         lines.push(entry).expect("entry");
     }
     let (body, _) = lines.finish().expect("footer");
@@ -175,7 +179,10 @@ async fn without_a_time_of_birth_everything_is_read() {
         let mut bench = Bench::new(example());
         let mut first = bench.upload().await.expect("uploaded");
         if !has_births {
-            first = without_births(&bench, &first).await;
+            // What the manifest of a file system without times of birth looks like.
+            let forget =
+                |entry: &mut SstableEntry| entry.files.iter_mut().for_each(|file| file.birth_ns = None);
+            first = forged(&bench, &first, forget).await;
         }
         // The same inode, size and time: as good as unchanged, to all who do not read it.
         let path = bench.live(1, "nb-2-big-Index.db");

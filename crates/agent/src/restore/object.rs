@@ -160,3 +160,70 @@ fn corrupt(object: &ObjectEntry, file: Option<&String>, reason: &str) -> Restore
 fn file_error(directory: &Tree, name: &str, source: std::io::Error) -> RestoreError {
     FileError::new("write", directory.path().join(name), source).into()
 }
+
+#[cfg(test)]
+mod fuzz {
+    use std::fs;
+
+    use cassy_fuzz::Fuzz;
+
+    use super::*;
+    use crate::restore::tree::Steps;
+
+    /// An object whose bytes, and whose description in the manifest, are both what somebody else wrote: first a
+    /// line of JSON with the entry and its files, then the bytes.
+    #[test]
+    fn a_hostile_object_is_refused_or_is_what_its_manifest_says() {
+        let bytes = b"TOC.txt\nDigest.crc32 and some more";
+        let whole = |data: &[u8]| (blake3::hash(data).to_hex().to_string(), crc32fast::hash(data));
+        let file = |name: &str, offset: usize, data: &[u8]| {
+            let (blake3, crc32) = whole(data);
+            serde_json::json!({
+                "name": name, "size": data.len(), "blake3": blake3, "crc32": crc32, "inode": 1, "mtime_ns": 1,
+                "object": 0, "offset": offset
+            })
+        };
+        let seed = |files: Vec<serde_json::Value>| {
+            let object =
+                serde_json::json!({ "key": "cassy/1/c/o", "size": bytes.len(), "blake3": whole(bytes).0 });
+            let mut seed = serde_json::json!({ "object": object, "files": files }).to_string().into_bytes();
+            seed.push(b'\n');
+            seed.extend_from_slice(bytes);
+            seed
+        };
+        let seeds = [
+            seed(vec![
+                file("nb-1-big-TOC.txt", 0, &bytes[..8]),
+                file("nb-1-big-Digest.crc32", 9, &bytes[9..20]),
+            ]),
+            seed(vec![file("nb-1-big-Data.db", 0, bytes)]),
+            seed(vec![file("empty", 8, b"")]),
+        ];
+        let directory = tempfile::tempdir().expect("a directory");
+        // Other tests of this program run at the same time, and their memory counts.
+        Fuzz::new("object of a restore").seeds(seeds).cost(4).memory_bytes(512 << 20).run(|input| {
+            let place = directory.path().join("place");
+            fs::create_dir(&place).expect("a directory");
+            let accepted =
+                restored(input, Tree::root(&place, &Steps::default()).expect("open").expect("there"));
+            let outside = fs::read_dir(directory.path()).expect("list").count();
+            assert_eq!(outside, 1, "nothing is written beside the directory");
+            fs::remove_dir_all(&place).expect("remove");
+            accepted
+        });
+    }
+
+    fn restored(input: &[u8], directory: Tree) -> bool {
+        let mut parts = input.splitn(2, |byte| *byte == b'\n');
+        let (Some(line), Some(body)) = (parts.next(), parts.next()) else { return false };
+        let Ok(mut line) = serde_json::from_slice::<serde_json::Value>(line) else { return false };
+        let object = serde_json::from_value::<ObjectEntry>(line["object"].take());
+        let files = serde_json::from_value::<Vec<FileEntry>>(line["files"].take());
+        let (Ok(object), Ok(files)) = (object, files) else { return false };
+        let written = ObjectWriter::new(object, files, directory).and_then(|mut writer| {
+            body.chunks(7).try_for_each(|piece| writer.write(piece))?;
+            writer.finish()
+        });
+        written.is_ok()
+    }
+}

@@ -294,4 +294,6 @@ fn hostname(machine: &Machine) -> String {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

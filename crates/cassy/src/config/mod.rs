@@ -234,4 +234,6 @@ impl fmt::Display for ServerConfig {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

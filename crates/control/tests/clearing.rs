@@ -10,10 +10,10 @@ use cassy_backup_format::{ClusterManifest, Keys};
 use cassy_control::{Operations, Status};
 use tempfile::TempDir;
 use world::schema::Schema;
-use world::{NODE, Ring, Server, backup};
+use world::{NODE, Ring, Server, backup, host_id};
 
 struct Scene {
-    _directory: TempDir,
+    directory: TempDir,
     ring: Arc<Ring>,
     server: Server,
     cluster: String,
@@ -25,7 +25,7 @@ impl Scene {
         *ring.schema.lock().unwrap() = Schema::of(tables);
         let server = Server::start(directory.path(), &ring).await;
         let cluster = server.register().await;
-        Self { _directory: directory, ring, server, cluster }
+        Self { directory, ring, server, cluster }
     }
 
     /// Its id, how it ended, and what the history says.
@@ -65,6 +65,29 @@ async fn leftovers_of_ended_jobs_go_and_nobody_elses() {
     let own = ["take_snapshot", "sweep_snapshots", "clear_snapshot"];
     let expected = ["list_snapshots", "sweep_snapshots", "clear_snapshot", "clear_snapshot"];
     assert_eq!(steps, [&expected[..], &own].concat(), "the agent first, then Cassandra");
+}
+
+#[tokio::test]
+async fn what_a_killed_server_or_agent_had_begun_to_write_goes_and_nobody_elses() {
+    let scene = Scene::set(&["ks.t"]).await;
+    let (ended, ..) = scene.back_up().await;
+    let keys = Keys::new(scene.cluster.parse().unwrap()).unwrap();
+    let begin = |backup: &str| {
+        let id = backup.parse().unwrap();
+        let probe = keys.probe(&format!("{backup}-x")).unwrap();
+        let began = [keys.pin(&id), keys.cluster_manifest(&id), keys.node_manifest(&host_id(), &id), probe];
+        began.map(|key| {
+            let part = format!("{key}.0123456789abcdef0123456789abcdef.part");
+            let path = scene.directory.path().join("store").join(part);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "cut").unwrap();
+            path
+        })
+    };
+    let (ours, others) = (begin(&ended), begin("0197a5ac-0000-7000-8000-000000000000"));
+    assert_eq!(scene.back_up().await.1, Status::Completed);
+    assert!(ours.iter().all(|path| !path.exists()), "{ours:?}");
+    assert!(others.iter().all(|path| path.exists()), "{others:?}");
 }
 
 #[tokio::test]

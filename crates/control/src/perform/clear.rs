@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use cassy_agent_protocol::{DataDirectories, Reply, Request, SnapshotTag, SweepRequest};
+use cassy_backup_format::{HostId, ObjectKey};
 use cassy_store::StoreError;
 use futures::TryStreamExt;
 
@@ -30,6 +31,7 @@ impl BackupPerformer {
     ) -> Result<(), NodeError> {
         let dead = self.dead_backups(job).await?;
         self.clear_marks(&dead).await.map_err(|e| store_error(&e))?;
+        self.clear_unfinished(&described.host_id, &dead).await.map_err(|e| store_error(&e))?;
         let directories = &described.data_directories;
         let list = DataDirectories { data_directories: directories.clone() };
         let tags = match link.request(Request::ListSnapshots(list)).await? {
@@ -59,9 +61,24 @@ impl BackupPerformer {
         for kind in ["probe", "pin"] {
             let mut marks = self.store.list(&format!("{}/{kind}/", self.keys.root()));
             while let Some(mark) = marks.try_next().await? {
-                let name = mark.key.as_str().rsplit('/').next().unwrap_or_default();
-                if dead.iter().any(|backup| name.starts_with(backup.as_str())) {
+                if belongs(&mark.key, dead) {
                     self.store.delete(&mark.key).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Clears what a server or an agent that was killed had begun to write for these backups beside the data: probes,
+    /// pins, manifests.
+    async fn clear_unfinished(&self, host_id: &HostId, dead: &BTreeSet<String>) -> Result<(), StoreError> {
+        let probes = format!("{}/probe/", self.keys.root());
+        let manifests = self.keys.manifest_prefix(host_id);
+        for prefix in [probes, self.keys.pin_prefix(), self.keys.backup_prefix(), manifests] {
+            let mut unfinished = self.store.list_incomplete(&prefix);
+            while let Some(object) = unfinished.try_next().await? {
+                if belongs(&object.key, dead) {
+                    self.store.abort_incomplete(&object).await?;
                 }
             }
         }
@@ -112,18 +129,31 @@ impl BackupPerformer {
             note("the snapshot was not cleared", bounded(limit, forget_own(job, &link)).await);
         }
         // The lock is held now, so no other agent writes for this node.
-        let objects = match &swept {
-            Ok(_) => bounded(CASSANDRA_LIMIT, self.orphans().clear(job, node, facts.host_id)).await,
-            Err(_) => Ok(()),
+        let (objects, unfinished) = match &swept {
+            Ok(_) => {
+                let own = BTreeSet::from([job.backup_id.to_string()]);
+                let unfinished =
+                    async { self.clear_unfinished(&facts.host_id, &own).await.map_err(|e| store_error(&e)) };
+                let objects = bounded(CASSANDRA_LIMIT, self.orphans().clear(job, node, facts.host_id)).await;
+                (objects, bounded(limit, unfinished).await)
+            }
+            Err(_) => (Ok(()), Ok(())),
         };
         note("the snapshot's directories were not cleared", swept.map(|_| ()));
         note("objects of dead sessions were not cleared", objects);
+        note("unfinished objects were not cleared", unfinished);
         left
     }
 
     fn orphans(&self) -> Orphans<'_> {
         Orphans { store: &*self.store, catalog: &self.catalog, keys: &self.keys, epoch: self.epoch }
     }
+}
+
+/// Whether one of these backups gave the object its name.
+fn belongs(key: &ObjectKey, backups: &BTreeSet<String>) -> bool {
+    let name = key.as_str().rsplit('/').next().unwrap_or_default();
+    backups.iter().any(|backup| name.starts_with(backup.as_str()))
 }
 
 /// Asks an agent to remove these snapshots.

@@ -145,9 +145,14 @@ impl Process {
         }
     }
 
+    /// All processes below it that run.
+    pub fn descendants(&self) -> Vec<ProcessId> {
+        descendants(self.pid()).into_iter().filter(|process| process.is_alive()).collect()
+    }
+
     /// Whether processes run below it. Ended ones that nobody has waited for do not count.
     pub fn has_descendants(&self) -> bool {
-        descendants(self.pid()).into_iter().any(ProcessId::is_alive)
+        !self.descendants().is_empty()
     }
 
     /// Gives the process up: it goes on when this value, and the whole test process, are gone.
@@ -192,6 +197,13 @@ impl ProcessId {
             std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|current| current.starts_with(directory))
         };
         pids.filter(inside).filter_map(Self::of).collect()
+    }
+
+    /// Its command line, the program first; empty when it has ended.
+    pub fn arguments(self) -> Vec<String> {
+        let bytes = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+        words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     }
 
     /// Kills it if it still runs.

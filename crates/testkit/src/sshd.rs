@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::runtime::READY_LIMIT;
-use crate::{Doing, Failure, Launch, Lifetime, Port, Probe, Process, wait_for};
+use crate::{Doing, Failure, Launch, Lifetime, Port, Probe, Process, ProcessId, wait_for};
 
 const PROGRAM: &str = "/usr/sbin/sshd";
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -152,6 +152,12 @@ impl Sshd {
         let started = launch(&self.directory, &self.port, &self.configuration, self.lifetime).await;
         self.process = started.map_err(|(_, failure)| failure)?;
         Ok(())
+    }
+
+    /// The agents that run in sessions of this server.
+    pub fn agents(&self) -> Vec<ProcessId> {
+        let is_agent = |process: &ProcessId| process.arguments().get(1).is_some_and(|word| word == "agent");
+        self.process.descendants().into_iter().filter(is_agent).collect()
     }
 
     /// Whether programs run in sessions of this server.

@@ -8,6 +8,8 @@ use tokio::time::Instant;
 use crate::Failure;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
+/// For what may last no longer than a few milliseconds.
+const CLOSE_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What a look at the condition found.
 #[derive(Debug)]
@@ -25,6 +27,27 @@ pub enum Probe<T> {
 /// # Errors
 /// When `limit` has passed, or as soon as the probe says [`Probe::Broken`].
 pub async fn wait_for<T>(
+    what: impl Display,
+    limit: Duration,
+    probe: impl AsyncFnMut() -> Probe<T>,
+) -> Result<T, Failure> {
+    look_every(POLL_INTERVAL, what, limit, probe).await
+}
+
+/// The same for a condition that passes quickly.
+///
+/// # Errors
+/// As [`wait_for`].
+pub(crate) async fn catch<T>(
+    what: impl Display,
+    limit: Duration,
+    probe: impl AsyncFnMut() -> Probe<T>,
+) -> Result<T, Failure> {
+    look_every(CLOSE_INTERVAL, what, limit, probe).await
+}
+
+async fn look_every<T>(
+    interval: Duration,
     what: impl Display,
     limit: Duration,
     mut probe: impl AsyncFnMut() -> Probe<T>,
@@ -45,7 +68,7 @@ pub async fn wait_for<T>(
         if Instant::now() >= deadline {
             return Err(Failure::new(format!("{what}: not within {limit:?}; last state: {last}")));
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
+        tokio::time::sleep(interval).await;
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
 };
 
 const JOB_LIMIT: Duration = Duration::from_secs(600);
-const NODE_BACKUP: u32 = 2;
-const NODE_RESTORE: u32 = 2;
+pub(crate) const NODE_BACKUP: u32 = 2;
+pub(crate) const NODE_RESTORE: u32 = 2;
 
 /// How the world is to be made.
 #[derive(Debug)]
@@ -124,6 +124,24 @@ pub trait Node: Sized {
     /// When it does not.
     fn start(&mut self) -> impl Future<Output = Result<(), Failure>>;
 
+    /// Ends it in order.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    fn stop(&mut self) -> impl Future<Output = Result<(), Failure>>;
+
+    /// Ends it at once.
+    fn kill(&mut self);
+
+    /// Removes all that it has written. It must not run.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    fn wipe(&mut self) -> Result<(), Failure>;
+
+    /// What the last run logged, also one that did not get ready.
+    fn log(&self) -> String;
+
     /// The port of JMX.
     fn jmx_port(&self) -> u16;
 
@@ -152,6 +170,22 @@ macro_rules! node {
 
             fn start(&mut self) -> impl Future<Output = Result<(), Failure>> {
                 $node::start(self)
+            }
+
+            fn stop(&mut self) -> impl Future<Output = Result<(), Failure>> {
+                $node::stop(self)
+            }
+
+            fn kill(&mut self) {
+                $node::kill(self);
+            }
+
+            fn wipe(&mut self) -> Result<(), Failure> {
+                $node::wipe(self)
+            }
+
+            fn log(&self) -> String {
+                $node::log(self)
             }
 
             fn jmx_port(&self) -> u16 {
@@ -238,6 +272,11 @@ impl<N: Node> World<N> {
     /// Where the backups go.
     pub fn store(&self) -> PathBuf {
         self.path().join("store")
+    }
+
+    /// The server's database.
+    pub fn database(&self) -> PathBuf {
+        self.path().join("server/cassy.db")
     }
 
     /// The processes that run now.

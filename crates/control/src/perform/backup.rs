@@ -323,3 +323,60 @@ pub(super) fn facts<'a>(job: &'a BackupJob, target: &str) -> Result<&'a BackupNo
     let facts = node(job, target)?.facts.as_deref();
     facts.ok_or_else(|| permanent(format!("{target} was not prepared")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Failure;
+
+    /// A node whose manifest is in the store.
+    fn uploaded(host_id: &str, failure: Option<Failure>) -> BackupNode {
+        let facts = BackupNodeFacts {
+            host_id: host_id.parse().expect("an id"),
+            tokens: Vec::new(),
+            datacenter: "dc1".to_owned(),
+            rack: "r1".to_owned(),
+            cassandra_version: "5.0.9".to_owned(),
+            partitioner: "Murmur3Partitioner".to_owned(),
+            data_directories: Vec::new(),
+            configuration: Default::default(),
+        };
+        let summary = UploadSummary {
+            manifest: "a/manifest".parse().expect("a key"),
+            blake3: "0".repeat(64),
+            size: 1,
+            sstables: 1,
+            files: 1,
+            bytes: 1,
+            sent_bytes: 1,
+            tables: Vec::new(),
+            corrupt: Vec::new(),
+        };
+        BackupNode { facts: Some(Box::new(facts)), uploaded: Some(summary), failure, ..BackupNode::default() }
+    }
+
+    #[test]
+    fn the_cluster_manifest_names_who_is_in_it_and_who_is_not() {
+        let failure = Failure { unavailable: false, message: "it is corrupt".to_owned(), hint: None };
+        let nodes = [
+            ("10.0.0.1", uploaded("6a5c7f0e-0000-4000-8000-000000000001", None)),
+            ("10.0.0.2", uploaded("6a5c7f0e-0000-4000-8000-000000000002", Some(failure))),
+        ];
+        let manifest = cluster_manifest(&BackupJob {
+            backup_id: cassy_backup_format::BackupId::at(1),
+            cluster_id: "c".parse().expect("an id"),
+            cluster_name: "c".to_owned(),
+            created_at_ms: 1,
+            attempt: 1,
+            stage: BackupStage::Commit,
+            nodes: nodes.map(|(address, node)| (address.to_owned(), node)).into(),
+            commit_failure: None,
+            outcome: None,
+            notes: Vec::new(),
+        });
+        let present: Vec<_> = manifest.nodes.iter().map(|node| node.address.as_str()).collect();
+        let missing: Vec<_> =
+            manifest.missing.iter().map(|node| (node.address.as_str(), node.reason.as_str())).collect();
+        assert_eq!((present, missing), (vec!["10.0.0.1"], vec![("10.0.0.2", "it is corrupt")]));
+    }
+}

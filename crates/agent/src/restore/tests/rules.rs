@@ -46,7 +46,8 @@ async fn an_object_of_another_size_is_told_by_its_size() {
 /// The objects are as they were sent: only the line of the file says something else.
 #[tokio::test]
 async fn a_file_that_is_not_what_the_manifest_says_is_refused() {
-    let changes: [(fn(&mut SstableEntry), &str); 2] = [
+    type Change = fn(&mut SstableEntry);
+    let changes: [(Change, &str); 2] = [
         (|entry| entry.files[2].blake3 = "0".repeat(64), "its BLAKE3 is "),
         (|entry| entry.files[2].crc32 ^= 1, "its CRC-32 is "),
     ];

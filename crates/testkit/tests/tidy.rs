@@ -8,6 +8,8 @@ mod bad_inputs;
 mod crates;
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/mutations.rs"]
+mod mutations;
 #[path = "tidy/sources.rs"]
 mod sources;
 #[path = "tidy/workspace.rs"]

@@ -149,10 +149,10 @@ async fn it_refuses_to_start_where_a_restore_is_unfinished() -> Result<(), Failu
 #[tokio::test]
 async fn it_has_as_many_files_as_wanted() -> Result<(), Failure> {
     let directory = tempfile::tempdir().doing(|| "make a directory")?;
-    let recording = Recording::with_many_files(300, 5_000)?;
+    let recording = Recording::with_many_files(1, 300, 5_000)?;
     let node = RecordedNode::builder(&recording, directory.path().join("node")).build()?;
     let files = oracle::placed(&node.data_directories())?;
-    let of_many = files.iter().filter(|(path, _)| path.starts_with("many/files-"));
+    let of_many = files.iter().filter(|(path, _)| path.starts_with("many/files0-"));
     assert_eq!(of_many.clone().count(), 900);
     assert_eq!(of_many.filter(|(path, fact)| path.ends_with("Data.db") && fact.0 == 5_000).count(), 300);
     Ok(())

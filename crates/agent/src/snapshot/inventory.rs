@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cassy_agent_protocol::SnapshotTag;
 use cassy_backup_format::TableRef;
@@ -43,32 +44,75 @@ pub(crate) struct TableContent {
     pub(crate) strangers: Vec<PathBuf>,
 }
 
-/// The files of one SSTable.
+/// The files of one SSTable. A table may have very many.
 #[derive(Debug, Clone)]
 pub(crate) struct SstableFiles {
-    /// The index's directory, with its leading dot.
-    pub(crate) index: Option<String>,
     /// `nb-1-big`
     pub(crate) name: String,
     /// The number of the data directory.
     pub(crate) directory: u32,
+    /// Where they lie.
+    pub(crate) place: Arc<Place>,
+    /// By component.
+    pub(crate) files: Components,
+}
+
+/// Where SSTables lie: the snapshot's directory, or one of an index below it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    number: u32,
     /// The data directory.
     pub(crate) data: PathBuf,
     /// From the data directory to the files.
-    pub(crate) path: Vec<String>,
-    /// By component.
-    pub(crate) files: BTreeMap<String, FileStat>,
+    path: Vec<String>,
+    /// The index's directory, with its leading dot.
+    index: Option<String>,
+}
+
+/// An SSTable's components, sorted: a handful, so that no tree is smaller.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Components(Vec<(String, FileStat)>);
+
+impl Components {
+    fn insert(&mut self, component: String, stat: FileStat) {
+        // No directory lists a name twice.
+        if let Err(place) = self.0.binary_search_by(|(known, _)| known.cmp(&component)) {
+            self.0.insert(place, (component, stat));
+        }
+    }
+
+    /// Of the component with this name.
+    pub(crate) fn get(&self, component: &str) -> Option<&FileStat> {
+        let place = self.0.binary_search_by(|(known, _)| known.as_str().cmp(component)).ok()?;
+        self.0.get(place).map(|(_, stat)| stat)
+    }
+
+    /// In the order of their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &FileStat)> {
+        self.0.iter().map(|(component, stat)| (component, stat))
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl SstableFiles {
+    /// The index's directory, with its leading dot.
+    pub(crate) fn index(&self) -> Option<&str> {
+        self.place.index.as_deref()
+    }
+
     /// Opens the directory of the files.
     pub(crate) fn open(&self) -> Result<Directory, FileError> {
-        let names = self.path.iter().map(String::as_str);
-        Directory::below(&self.data, names)?.ok_or_else(|| FileError::Vanished { path: self.full_path() })
+        let names = self.place.path.iter().map(String::as_str);
+        Directory::below(&self.place.data, names)?
+            .ok_or_else(|| FileError::Vanished { path: self.full_path() })
     }
 
     pub(crate) fn full_path(&self) -> PathBuf {
-        self.path.iter().fold(self.data.clone(), |path, name| path.join(name))
+        self.place.path.iter().fold(self.place.data.clone(), |path, name| path.join(name))
     }
 
     /// `nb-1-big-Data.db`
@@ -77,7 +121,7 @@ impl SstableFiles {
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.files.values().map(|file| file.size).sum()
+        self.files.iter().map(|(_, file)| file.size).sum()
     }
 }
 
@@ -142,7 +186,7 @@ impl TableSnapshot {
                 SNAPSHOTS_DIRECTORY.to_owned(),
                 self.tag.to_string(),
             ];
-            let place = Place { number: *number, data, path, index: None };
+            let place = Arc::new(Place { number: *number, data: data.clone(), path, index: None });
             let directory = Directory::below(data, place.path.iter().map(String::as_str))?;
             // Another tool may just have cleared it; then the check finds its files missing.
             let Some(directory) = directory else { continue };
@@ -150,13 +194,6 @@ impl TableSnapshot {
         }
         Ok(reading.finish())
     }
-}
-
-struct Place<'a> {
-    number: u32,
-    data: &'a Path,
-    path: Vec<String>,
-    index: Option<String>,
 }
 
 #[derive(Default)]
@@ -167,15 +204,16 @@ struct Reading {
 }
 
 impl Reading {
-    fn snapshot(&mut self, directory: &Directory, place: &Place<'_>) -> Result<(), FileError> {
+    fn snapshot(&mut self, directory: &Directory, place: &Arc<Place>) -> Result<(), FileError> {
         for (name, kind) in directory.entries()? {
             let name = text(directory, name)?;
             match kind {
                 Kind::Directory if is_index_directory(&name) => {
                     let path = place.path.iter().cloned().chain([name.clone()]).collect();
-                    let place = Place { path, index: Some(name.clone()), ..*place };
+                    let Place { number, ref data, .. } = **place;
+                    let place = Place { number, data: data.clone(), path, index: Some(name.clone()) };
                     let Some(directory) = directory.subdirectory(&name)? else { continue };
-                    self.index(&directory, &place)?;
+                    self.index(&directory, &Arc::new(place))?;
                 }
                 Kind::File if name == SNAPSHOT_MANIFEST_FILE => {
                     let content = small_file(directory, &name, TEXT_LIMIT_BYTES)?;
@@ -190,7 +228,7 @@ impl Reading {
         Ok(())
     }
 
-    fn index(&mut self, directory: &Directory, place: &Place<'_>) -> Result<(), FileError> {
+    fn index(&mut self, directory: &Directory, place: &Arc<Place>) -> Result<(), FileError> {
         for (name, kind) in directory.entries()? {
             let name = text(directory, name)?;
             self.component(directory, place, name, kind)?;
@@ -201,7 +239,7 @@ impl Reading {
     fn component(
         &mut self,
         directory: &Directory,
-        place: &Place<'_>,
+        place: &Arc<Place>,
         name: String,
         kind: Kind,
     ) -> Result<(), FileError> {
@@ -221,12 +259,10 @@ impl Reading {
         let sstable = sstable.to_string();
         let key = (place.index.clone(), sstable.clone(), place.number);
         let files = self.sstables.entry(key).or_insert_with(|| SstableFiles {
-            index: place.index.clone(),
             name: sstable,
             directory: place.number,
-            data: place.data.to_owned(),
-            path: place.path.clone(),
-            files: BTreeMap::new(),
+            place: Arc::clone(place),
+            files: Components::default(),
         });
         files.files.insert(component, stat);
         Ok(())

@@ -62,10 +62,11 @@ fn listed(content: &TableContent) -> Result<DataFiles, String> {
 }
 
 fn compare(content: &TableContent, listed: &DataFiles, problems: &mut Vec<String>) {
-    let has_data = |sstable: &&SstableFiles| sstable.files.contains_key(DATA_COMPONENT);
+    let has_data = |sstable: &&SstableFiles| sstable.files.get(DATA_COMPONENT).is_some();
     let data_files = content.sstables.iter().filter(has_data);
-    let present: DataFiles =
-        data_files.map(|sstable| (sstable.index.clone(), sstable.file_name(DATA_COMPONENT))).collect();
+    let present: DataFiles = data_files
+        .map(|sstable| (sstable.index().map(str::to_owned), sstable.file_name(DATA_COMPONENT)))
+        .collect();
     for missing in listed.difference(&present) {
         problems.push(format!("{} is missing, which its manifest.json names", relative(missing)));
     }
@@ -83,7 +84,7 @@ fn relative((index, file): &(Option<String>, String)) -> String {
 
 fn sstable_problem(sstable: &SstableFiles) -> Result<Option<String>, FileError> {
     let path = sstable.full_path().join(&sstable.name);
-    if !sstable.files.contains_key(TOC_COMPONENT) {
+    if sstable.files.get(TOC_COMPONENT).is_none() {
         return Ok(Some(format!("{}-{TOC_COMPONENT} is missing", path.display())));
     }
     let toc = match read_toc(sstable) {
@@ -95,7 +96,7 @@ fn sstable_problem(sstable: &SstableFiles) -> Result<Option<String>, FileError> 
         Ok(toc) => toc,
         Err(error) => return Ok(Some(format!("{}-{TOC_COMPONENT}: {}", path.display(), chain(&error)))),
     };
-    let present = sstable.files.keys().cloned().collect();
+    let present = sstable.files.iter().map(|(component, _)| component.clone()).collect();
     let missing = missing_components(&toc, &present);
     Ok((!missing.is_empty()).then(|| format!("{} lacks {}", path.display(), missing.join(", "))))
 }

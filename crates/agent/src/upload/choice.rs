@@ -57,7 +57,7 @@ impl Chooser<'_> {
         let digest = self.digest(sstable)?;
         let parent = candidates.iter().find(|candidate| is_trusted(candidate, sstable, digest.as_ref()));
         let mut reused = BTreeMap::new();
-        for (component, stat) in &sstable.files {
+        for (component, stat) in sstable.files.iter() {
             self.ctx.check()?;
             let unchanged =
                 parent.and_then(|parent| self.unchanged(parent, &sstable.file_name(component), stat));
@@ -76,7 +76,7 @@ impl Chooser<'_> {
 
     fn digest(&self, sstable: &SstableFiles) -> Result<Option<ReadDigest>, UploadError> {
         let mut found = None;
-        for (component, stat) in &sstable.files {
+        for (component, stat) in sstable.files.iter() {
             if Digest::parse(component, b"0").is_none() {
                 continue;
             }
@@ -168,7 +168,7 @@ struct ReadDigest {
 fn is_trusted(candidate: &Candidate, sstable: &SstableFiles, digest: Option<&ReadDigest>) -> bool {
     let Some(digest) = digest else { return false };
     let mut files = candidate.entry.files.iter();
-    candidate.data == sstable.data
+    candidate.data == sstable.place.data
         && !candidate.entry.corrupt
         && files.any(|file| file.name == digest.name && file.blake3 == digest.blake3)
 }

@@ -33,14 +33,34 @@ use self::meter::Meter;
 use self::parent::{Cursor, Parent};
 use self::reading::Buffers;
 use self::sstable::{Done, Job, process};
-use self::survey::{Survey, read_again, survey};
+use self::survey::{Survey, Surveyed, read_again, survey};
 use self::trash::Relied;
 use crate::context::Context;
+use crate::snapshot::SstableFiles;
 
 /// SSTables that are dealt with at once.
 const IN_FLIGHT: usize = 4;
 /// How often everything is gone over again because a purge has listed what the backup relies on.
 const TRASH_TRIES: u32 = 3;
+
+/// SSTables whose parent's lines are in memory at once.
+const PORTION: usize = 64;
+
+/// How far a pass is.
+struct Feed {
+    /// The number of the table.
+    table: usize,
+    /// What is left of it, once it has been looked at.
+    sstables: Option<std::vec::IntoIter<SstableFiles>>,
+    /// In the parent.
+    cursor: Option<Cursor>,
+}
+
+impl Feed {
+    fn new(cursor: Option<Cursor>) -> Self {
+        Self { table: 0, sstables: None, cursor }
+    }
+}
 
 /// What all SSTables share.
 struct Upload {
@@ -163,9 +183,9 @@ impl Upload {
         trashed: &Trashed,
         cursor: Option<Cursor>,
     ) -> Result<Outcome, UploadError> {
-        let jobs = stream::try_unfold((0, cursor), |(number, cursor)| {
+        let jobs = stream::try_unfold(Feed::new(cursor), |feed| {
             let upload = Arc::clone(self);
-            blocking(move || upload.table(number, cursor))
+            blocking(move || upload.portion(feed))
         });
         let jobs = jobs.map_ok(|jobs| stream::iter(jobs.into_iter().map(Ok))).try_flatten();
         let mut done = jobs
@@ -196,30 +216,41 @@ impl Upload {
         Ok(Outcome { written: draft.finish()?, corrupt, relied })
     }
 
-    /// The jobs of a table, and what the next step needs; `None` after the last table. Blocks.
-    #[allow(clippy::type_complexity)]
-    fn table(
-        &self,
-        number: usize,
-        mut cursor: Option<Cursor>,
-    ) -> Result<Option<(Vec<Job>, (usize, Option<Cursor>))>, UploadError> {
+    /// The next jobs, in the manifest's order, and what the step after that needs; `None` at the end. Blocks.
+    fn portion(&self, mut feed: Feed) -> Result<Option<(Vec<Job>, Feed)>, UploadError> {
         self.ctx.check()?;
-        let Some(surveyed) = self.survey.tables.get(number) else { return Ok(None) };
-        let table = &surveyed.snapshot.table;
-        let mut candidates = match &mut cursor {
-            Some(cursor) => cursor.table(table)?,
-            None => parent::Candidates::new(),
-        };
         let mut jobs = Vec::new();
-        for mut sstable in read_again(surveyed)?.sstables {
+        while jobs.is_empty() {
+            let Some(surveyed) = self.survey.tables.get(feed.table) else { return Ok(None) };
+            let table = &surveyed.snapshot.table;
+            let sstables = match &mut feed.sstables {
+                Some(sstables) => sstables,
+                unread => unread.insert(self.sstables(surveyed)?.into_iter()),
+            };
+            for sstable in sstables.by_ref().take(PORTION) {
+                let candidates = match &mut feed.cursor {
+                    Some(cursor) => cursor.candidates(table, sstable.index(), &sstable.name)?,
+                    None => Vec::new(),
+                };
+                jobs.push(Job { table: table.clone(), sstable: Arc::new(sstable), candidates });
+            }
+            if sstables.len() == 0 {
+                feed.sstables = None;
+                feed.table += 1;
+            }
+        }
+        Ok(Some((jobs, feed)))
+    }
+
+    /// A table's SSTables, in the manifest's order, with the manifest's numbers of data directories.
+    fn sstables(&self, surveyed: &Surveyed) -> Result<Vec<SstableFiles>, UploadError> {
+        let mut sstables = read_again(surveyed)?.sstables;
+        for sstable in &mut sstables {
             let place = usize::try_from(sstable.directory).unwrap_or(usize::MAX);
             sstable.directory = self.survey.directories.get(place).copied().unwrap_or(sstable.directory);
-            let candidates =
-                candidates.remove(&(sstable.index.clone(), sstable.name.clone())).unwrap_or_default();
-            jobs.push(Job { table: table.clone(), sstable: Arc::new(sstable), candidates });
         }
-        jobs.sort_by(|a, b| a.place().cmp(&b.place()));
-        Ok(Some((jobs, (number + 1, cursor))))
+        sstables.sort_by(|a, b| (a.index(), &a.name, a.directory).cmp(&(b.index(), &b.name, b.directory)));
+        Ok(sstables)
     }
 
     /// That of an SSTable that does not match its digest never looks like a good backup.

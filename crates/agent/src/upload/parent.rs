@@ -1,7 +1,7 @@
 //! The parent manifest: whose objects may be relied on. Believed only when its bytes are those that the server
-//! named by digest; then read table by table, alongside the snapshot.
+//! named by digest; then read line by line, alongside the snapshot.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,6 @@ pub(super) struct Candidate {
     /// The path of the data directory, which may have had another number then.
     pub(super) data: PathBuf,
 }
-
-/// The parent's SSTables of one table, by index and name.
-pub(super) type Candidates = BTreeMap<(Option<String>, String), Vec<Candidate>>;
 
 impl Parent {
     /// The request's parent, read to its footer. A damaged one is not relied on: then everything is sent, which
@@ -125,7 +122,7 @@ fn check_owner(header: &Header, request: &UploadRequest) -> Result<(), &'static 
     Ok(())
 }
 
-/// A place in the parent, which moves with the tables of the snapshot.
+/// A place in the parent, which moves with the SSTables of the snapshot.
 pub(super) struct Cursor {
     key: ObjectKey,
     directories: Vec<PathBuf>,
@@ -134,21 +131,27 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// The SSTables of this table; tables come in ascending order.
-    pub(super) fn table(&mut self, table: &TableRef) -> Result<Candidates, UploadError> {
-        let mut candidates = Candidates::new();
+    /// What the parent has of this SSTable, in any data directory. SSTables are asked for in the manifest's order.
+    pub(super) fn candidates(
+        &mut self,
+        table: &TableRef,
+        index: Option<&str>,
+        name: &str,
+    ) -> Result<Vec<Candidate>, UploadError> {
+        let mut candidates = Vec::new();
         while let Some(entry) = self.next()? {
-            if entry.table > *table {
-                self.ahead = Some(entry);
-                break;
+            match (&entry.table, entry.index.as_deref(), entry.name.as_str()).cmp(&(table, index, name)) {
+                Ordering::Less => {}
+                Ordering::Equal => {
+                    let number = usize::try_from(entry.directory).unwrap_or(usize::MAX);
+                    let data = self.directories.get(number).cloned().unwrap_or_default();
+                    candidates.push(Candidate { entry, data });
+                }
+                Ordering::Greater => {
+                    self.ahead = Some(entry);
+                    break;
+                }
             }
-            if entry.table < *table {
-                continue;
-            }
-            let number = usize::try_from(entry.directory).unwrap_or(usize::MAX);
-            let data = self.directories.get(number).cloned().unwrap_or_default();
-            let sstable = (entry.index.clone(), entry.name.clone());
-            candidates.entry(sstable).or_default().push(Candidate { entry, data });
         }
         Ok(candidates)
     }

@@ -23,13 +23,6 @@ pub(super) struct Job {
     pub(super) candidates: Vec<Candidate>,
 }
 
-impl Job {
-    /// Its place among the table's lines in the manifest.
-    pub(super) fn place(&self) -> (Option<&str>, &str, u32) {
-        (self.sstable.index.as_deref(), &self.sstable.name, self.sstable.directory)
-    }
-}
-
 /// What became of it.
 pub(super) struct Done {
     pub(super) entry: SstableEntry,
@@ -78,7 +71,7 @@ async fn send(
     upload.ctx.check()?;
     let Upload { ctx, meter, buffers, .. } = upload;
     let sender = Sender { ctx, store: upload.store.as_ref(), meter, buffers };
-    let (host, index) = (&upload.request.host_id, sstable.index.as_deref());
+    let (host, index) = (&upload.request.host_id, sstable.index());
     for (component, _) in large {
         let file = sstable.file_name(component);
         let key = upload.keys.component(host, table, index, &sstable.name, attempt, &file);
@@ -169,7 +162,7 @@ impl Line {
         let files = self.files.into_iter().map(file).collect();
         SstableEntry {
             table,
-            index: sstable.index.clone(),
+            index: sstable.index().map(str::to_owned),
             name: sstable.name.clone(),
             directory: sstable.directory,
             files,

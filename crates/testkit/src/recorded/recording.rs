@@ -61,14 +61,16 @@ impl Recording {
         ])
     }
 
-    /// The synthetic recording with one table more, of so many SSTables whose Data.db has so many bytes of zeros,
-    /// which take no room on disk. Each SSTable has three files.
+    /// The synthetic recording with so many tables more, each of so many SSTables whose Data.db has so many bytes of
+    /// zeros, which take no room on disk. Each SSTable has three files.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn with_many_files(sstables: usize, bytes: usize) -> Result<Self, Failure> {
+    pub fn with_many_files(tables: usize, sstables: usize, bytes: usize) -> Result<Self, Failure> {
         let recording = Self::synthetic()?;
-        recording.add_table("many", "files", &Synthetic { sstables, bytes })?;
+        for number in 0..tables {
+            recording.add_table("many", &format!("files{number}"), &Synthetic { sstables, bytes })?;
+        }
         Ok(recording)
     }
 

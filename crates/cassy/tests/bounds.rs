@@ -1,0 +1,155 @@
+//! What does not grow: the memory of server and agent with the number of files, and what is lost when everybody asks
+//! at once. The node is a recorded one; server, agent and sshd are real.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use cassy_api::proto::{BackupListingRequest, BackupRequest, OperationStatus};
+use cassy_testkit::{Doing, Failure, RecordedNode, Recording, World};
+use tonic::Code;
+
+/// Between a node of few files and one of many.
+const MOST_GROWTH_BYTES: u64 = 10 << 20;
+/// SSTables of each table, of three files each: the agent's memory grows with the largest table, about a KiB an
+/// SSTable, and with nothing else.
+const SSTABLES: usize = 333;
+const FILES_EACH: usize = 3;
+const REQUESTS: usize = 1_000;
+
+/// Tables: some 20,000 files; 200,000 with `./test --all`.
+fn many() -> usize {
+    if std::env::var_os("CASSY_TEST_ALL").is_some() { 200 } else { 20 }
+}
+
+/// The most memory that each process has had: what the kernel says of it (`VmHWM`, proc(5)).
+#[derive(Debug, Clone, Copy, Default)]
+struct Peaks {
+    server: u64,
+    agent: u64,
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_the_number_of_files() -> Result<(), Failure> {
+    let (few, many) = (measured(1).await?, measured(many()).await?);
+    assert!(few.server > 0 && few.agent > 0 && many.agent > 0, "every process was seen");
+    assert!(many.server < few.server + MOST_GROWTH_BYTES, "server: {few:?}, {many:?}");
+    assert!(many.agent < few.agent + MOST_GROWTH_BYTES, "agent: {few:?}, {many:?}");
+    Ok(())
+}
+
+/// A backup, a second one that reuses all, and a restore of this many tables.
+async fn measured(tables: usize) -> Result<Peaks, Failure> {
+    let recording = Recording::with_many_files(tables, SSTABLES, 1)?;
+    let mut world = World::recorded(&recording)?.start().await?;
+    let watch = Watch::agents_below(&world.path().join("agent"));
+    let cluster = world.register().await?;
+    let mut backup = String::new();
+    for _ in 0..2 {
+        backup = world.back_up(&cluster).await?;
+    }
+    world.node.stop().await?;
+    world.node.wipe()?;
+    world.restore(&cluster, &backup).await?;
+    let agent = watch.peak();
+    let peaks = Peaks { server: peak_of(&proc(world.server.process().pid())).unwrap_or_default(), agent };
+    println!("{} files: {peaks:?}", tables * SSTABLES * FILES_EACH);
+    Ok(peaks)
+}
+
+/// Looks at every agent as often as it can, as one ends with its job.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    looking: JoinHandle<u64>,
+}
+
+impl Watch {
+    fn agents_below(directory: &Path) -> Self {
+        let (stop, directory) = (Arc::new(AtomicBool::new(false)), directory.to_owned());
+        let stopped = Arc::clone(&stop);
+        let looking = std::thread::spawn(move || {
+            let mut peak = 0;
+            while !stopped.load(Ordering::Acquire) {
+                peak = agents(&directory).iter().filter_map(|agent| peak_of(agent)).fold(peak, u64::max);
+                std::thread::yield_now();
+            }
+            peak
+        });
+        Self { stop, looking }
+    }
+
+    fn peak(self) -> u64 {
+        self.stop.store(true, Ordering::Release);
+        self.looking.join().expect("looking does not panic")
+    }
+}
+
+fn proc(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
+/// Processes whose program lies in this directory.
+fn agents(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let below = |path: &PathBuf| {
+        std::fs::read_link(path.join("exe")).is_ok_and(|program| program.starts_with(directory))
+    };
+    entries.map(|entry| entry.path()).filter(below).collect()
+}
+
+fn peak_of(process: &Path) -> Option<u64> {
+    let status = std::fs::read_to_string(process.join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+#[tokio::test]
+async fn a_thousand_requests_at_once_are_served_or_refused_and_no_job_is_lost() -> Result<(), Failure> {
+    let world = World::recorded(&Recording::synthetic()?)?.start().await?;
+    let cluster = world.register().await?;
+    let asked: Vec<_> =
+        (0..REQUESTS).map(|_| tokio::spawn(ask(world.server.client(), cluster.clone()))).collect();
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    let mut accepted = Vec::new();
+    for answer in asked {
+        match answer.await.expect("a request does not panic")? {
+            Ok(snapshot_id) => accepted.push(snapshot_id),
+            Err(code) => *answers.entry(format!("{code:?}")).or_default() += 1,
+        }
+    }
+    println!("{} accepted, refused: {answers:?}", accepted.len());
+    assert!(!accepted.is_empty());
+    assert_eq!(accepted.len() + answers.values().sum::<usize>(), REQUESTS);
+    let fitting = ["FailedPrecondition", "ResourceExhausted", "Unavailable"];
+    assert!(answers.keys().all(|code| fitting.contains(&code.as_str())), "{answers:?}");
+    for snapshot_id in &accepted {
+        let (status, message) = world.backup_outcome(snapshot_id).await?;
+        assert_eq!(status, OperationStatus::Completed, "{message}");
+    }
+    let mut listed = rows(&world, &cluster).await?;
+    accepted.sort();
+    listed.sort();
+    assert_eq!(listed, accepted, "a row for each job that was accepted, and none else");
+    world.back_up(&cluster).await?;
+    Ok(())
+}
+
+/// The job's snapshot, or why it was refused. Each client has a connection of its own.
+async fn ask(
+    client: Result<cassy_testkit::Client, Failure>,
+    cluster_id: String,
+) -> Result<Result<String, Code>, Failure> {
+    let request = BackupRequest { cluster_id, backup_type: 2, ..Default::default() };
+    Ok(match client?.take_backup(request).await {
+        Ok(answer) => Ok(answer.into_inner().snapshot_id),
+        Err(status) => Err(status.code()),
+    })
+}
+
+async fn rows(world: &World<RecordedNode>, cluster: &str) -> Result<Vec<String>, Failure> {
+    let request = BackupListingRequest { cluster_id: cluster.to_owned(), ..Default::default() };
+    let answer = world.server.client()?.list_backups(request).await.doing(|| "ListBackups")?;
+    Ok(answer.into_inner().entries.into_iter().map(|entry| entry.snapshot_id).collect())
+}

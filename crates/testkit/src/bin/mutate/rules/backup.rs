@@ -373,6 +373,18 @@ pub(super) const RULES: &[Mutation] = &[
         test: rules("snapshots_of_a_job_that_is_under_way_are_left_alone"),
     },
     Mutation {
+        name: "marks-of-others-cleared",
+        removed: "probes, pins and manifests of jobs that are under way, or of others, are left alone",
+        file: CLEAR,
+        find: "backups.iter().any(|backup| name.starts_with(backup.as_str()))",
+        replace: "!backups.is_empty() && !name.is_empty()",
+        test: beside(
+            "cassy-control",
+            "clearing",
+            "what_a_killed_server_or_agent_had_begun_to_write_goes_and_nobody_elses",
+        ),
+    },
+    Mutation {
         name: "other-tags-swept",
         removed: "the agent removes exactly the tags that it is given",
         file: "crates/agent/src/sweep.rs",

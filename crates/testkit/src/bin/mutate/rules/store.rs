@@ -201,8 +201,8 @@ pub(super) const RULES: &[Mutation] = &[
         name: "unchanged-in-another-directory",
         removed: "unchanged: in the same data directory",
         file: "crates/agent/src/upload/choice.rs",
-        find: "candidate.data == sstable.data",
-        replace: "true",
+        find: "        && !candidate.entry.corrupt\n",
+        replace: "        || true && !candidate.entry.corrupt\n",
         test: agent("upload::tests::rules::inodes_of_another_directory_say_nothing"),
     },
     Mutation {
@@ -317,8 +317,8 @@ pub(super) const RULES: &[Mutation] = &[
         name: "sweep-without-the-lock",
         removed: "objects are swept only while the node's lock is held",
         file: "crates/control/src/perform/clear.rs",
-        find: "Err(_) => Ok(()),",
-        replace: "Err(_) => bounded(CASSANDRA_LIMIT, self.orphans().clear(job, node, facts.host_id)).await,",
+        find: "Err(_) => (Ok(()), Ok(())),",
+        replace: "Err(_) => (bounded(CASSANDRA_LIMIT, self.orphans().clear(job, node, facts.host_id)).await, Ok(())),",
         test: beside("cassy-control", RULES_OF_CONTROL, "without_the_nodes_lock_no_object_is_swept"),
     },
 ];

@@ -141,6 +141,9 @@ impl OpenError {
             Self::NotAFile { .. } | Self::NotADatabase { .. } => {
                 Some("Let metadata_db_url name another file: it is created when it does not exist.")
             }
+            Self::NoAccess { source, .. } if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
+                Some("The file system is mounted read-only: mount it read-write.")
+            }
             Self::NoAccess { .. } => Some("Let the server's user write the file and its directory."),
             Self::Damaged { .. } => {
                 Some("Let metadata_db_url name a new file, and keep this one for a closer look.")

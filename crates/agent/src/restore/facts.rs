@@ -92,6 +92,8 @@ pub(crate) struct Root {
     pub(crate) problem: Option<String>,
     /// The agent may write here (or to the nearest parent there is).
     pub(crate) writable: bool,
+    /// Nobody may: the file system is mounted read-only.
+    pub(crate) read_only: bool,
     /// Whom the files will belong to.
     pub(crate) owner: Owner,
     pub(crate) ownership: Ownership,

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cassy_agent_protocol::RestoreRequest;
 use cassy_backup_format::{ConfigurationFacts, Header, SstableEntry, TableRef};
 use rustix::fs::{Access, AtFlags, CWD};
+use rustix::io::Errno;
 
 use super::error::RestoreError;
 use super::facts::{Agent, Backup, Facts, Found, Known, Owner, Root, Running, Side, SideKind, Target};
@@ -220,6 +221,7 @@ impl Looks<'_> {
             exists: false,
             problem: None,
             writable: false,
+            read_only: false,
             owner: Owner::Known { uid: self.agent.uid, name: self.agent.name.clone() },
             ownership: Ownership {
                 uid: None,
@@ -252,7 +254,9 @@ impl Looks<'_> {
         let nearest = Tree::root(existing, &Steps::default())?;
         root.device = nearest.map_or(Ok(0), |nearest| nearest.device())?;
         let access = Access::WRITE_OK | Access::EXEC_OK;
-        root.writable = rustix::fs::accessat(CWD, existing, access, AtFlags::EACCESS).is_ok();
+        let writable = rustix::fs::accessat(CWD, existing, access, AtFlags::EACCESS);
+        root.writable = writable.is_ok();
+        root.read_only = writable == Err(Errno::ROFS);
         self.owner(root, tree.as_ref())
     }
 

@@ -208,7 +208,9 @@ fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
     content(facts, root, &mut plan.findings);
     if !root.writable {
         let name = &facts.agent.name;
-        plan.findings.push(if root.exists {
+        plan.findings.push(if root.read_only {
+            format!("the file system of data directory {path} is mounted read-only; mount it read-write")
+        } else if root.exists {
             format!("user {name} must not write to data directory {path}; let the agent run as root or as its owner")
         } else {
             format!("data directory {path} does not exist and user {name} must not make it; make it, or let the agent run as root")

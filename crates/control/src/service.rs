@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cassy_agent_protocol::StoreGrant;
 use cassy_backup_format::{BackupId, ClusterId, ClusterManifest, Keys};
-use cassy_catalog::{Catalog, JobKind};
+use cassy_catalog::{Catalog, CatalogError, JobKind, JobUpdate, NodeRow};
 use cassy_store::{Store, StoreError};
 use tokio::sync::watch;
 
@@ -75,7 +75,7 @@ impl Service {
             progress_task: tokio::spawn(board),
             parts,
         };
-        service.resume_jobs(unfinished);
+        service.resume_jobs(unfinished).await;
         Ok(Arc::new(service))
     }
 
@@ -85,20 +85,52 @@ impl Service {
         self.progress_task.abort();
     }
 
-    fn resume_jobs(&self, unfinished: Vec<cassy_catalog::Job>) {
+    async fn resume_jobs(&self, unfinished: Vec<cassy_catalog::Job>) {
         for job in unfinished {
             tracing::info!(job = job.job_id, stage = job.stage, "taking up an unfinished job");
             let filing = Filing {
                 kind: job.kind,
                 operation_type: job.operation_type,
-                cluster_id: job.cluster_id,
-                snapshot_id: job.snapshot_id,
+                cluster_id: job.cluster_id.clone(),
+                snapshot_id: job.snapshot_id.clone(),
                 created_at_ms: job.created_at,
             };
-            if let Err(error) = self.resume_job(&job.state_json, filing) {
-                tracing::error!(job = job.job_id, error = %error, "the job was not taken up");
+            let Err(error) = self.resume_job(&job.state_json, filing) else { continue };
+            tracing::error!(job = job.job_id, error = %error, "the job cannot be taken up, and ends");
+            if let Err(error) = self.end_unreadable(&job, &error).await {
+                tracing::error!(job = job.job_id, error = chain(&error), "its end cannot be stored");
             }
         }
+    }
+
+    /// A job that nobody can go on with ends FAILED. What it may have left goes with the next backup.
+    async fn end_unreadable(
+        &self,
+        job: &cassy_catalog::Job,
+        why: &OperationError,
+    ) -> Result<(), CatalogError> {
+        let snapshot_id = Some(job.snapshot_id.clone());
+        let selector = cassy_catalog::HistorySelector { snapshot_id, ..Default::default() };
+        let catalog = &self.parts.catalog;
+        let rows = match job.kind {
+            JobKind::Backup => catalog.backups(&selector).await?,
+            JobKind::Restore => catalog.restores(&selector).await?,
+        };
+        let own = rows.into_iter().filter(|row| row.job_id.as_ref() == Some(&job.job_id));
+        let update = JobUpdate {
+            job_id: job.job_id.clone(),
+            stage: "finished".to_owned(),
+            state_json: job.state_json.clone(),
+            finished: true,
+            rows: own
+                .map(|row| NodeRow {
+                    target_ip: row.target_ip,
+                    status: Status::Failed as u8,
+                    message: format!("the job could not be taken up after a restart: {why}"),
+                })
+                .collect(),
+        };
+        catalog.save_job(self.parts.epoch, &update, self.parts.clock.now_ms()).await
     }
 
     fn resume_job(&self, state: &str, filing: Filing) -> Result<(), OperationError> {

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cassy_catalog::{JobKind, NewJob};
-use cassy_control::{ClusterSelector, HistorySelector, OperationErrorKind, Operations, Status};
+use cassy_catalog::{JobKind, NewJob, NodeRow};
+use cassy_control::{ClusterSelector, HistorySelector, NodeEntry, OperationErrorKind, Operations, Status};
 use world::{Action, NODE, Ring, Server, backup, host_id, restore};
 
 /// A server with one backup that is complete.
@@ -175,7 +175,7 @@ async fn strangers_among_the_manifests_are_left_alone() {
 }
 
 #[tokio::test]
-async fn jobs_that_nobody_can_read_are_left_alone_and_the_server_works() {
+async fn jobs_that_nobody_can_read_end_failed_and_the_server_works() {
     let bench = Bench::new().await;
     let state = || {
         let job = bench.server.catalog.job(&bench.snapshot);
@@ -218,7 +218,7 @@ async fn jobs_that_nobody_can_read_are_left_alone_and_the_server_works() {
             stage: "upload".to_owned(),
             state_json: state_json.clone(),
             created_at: i64::MAX - i64::try_from(number).unwrap(),
-            rows: Vec::new(),
+            rows: vec![NodeRow { target_ip: NODE.to_owned(), status: 2, message: String::new() }],
         };
         bench.server.catalog.create_job(bench.server.lease.epoch, &job).await.unwrap();
     }
@@ -231,8 +231,11 @@ async fn jobs_that_nobody_can_read_are_left_alone_and_the_server_works() {
     again.settled(&bench.cluster).await;
     let selector = HistorySelector { snapshot_id: Some(answer.snapshot_id), ..HistorySelector::default() };
     assert_eq!(again.service.list_backups(selector).await.unwrap()[0].status, Status::Completed);
-    let left = again.catalog.unfinished_jobs().await.unwrap();
-    assert!(left.iter().all(|job| hostile.contains(&job.state_json)), "{left:?}");
+    assert_eq!(again.catalog.unfinished_jobs().await.unwrap(), Vec::new());
+    let backups = again.service.list_backups(HistorySelector::default()).await.unwrap();
+    let restores = again.service.list_restores(HistorySelector::default()).await.unwrap();
+    let failed = |row: &&NodeEntry| row.status == Status::Failed && row.message.contains("cannot be read");
+    assert_eq!(backups.iter().chain(&restores).filter(failed).count(), hostile.len());
 }
 
 #[tokio::test]

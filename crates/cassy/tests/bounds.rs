@@ -55,7 +55,7 @@ async fn measured(tables: usize) -> Result<Peaks, Failure> {
     world.restore(&cluster, &backup).await?;
     let agent = watch.peak();
     let peaks = Peaks { server: peak_of(&proc(world.server.process().pid())).unwrap_or_default(), agent };
-    println!("{} files: {peaks:?}", tables * SSTABLES * FILES_EACH);
+    eprintln!("{} files: {peaks:?}", tables * SSTABLES * FILES_EACH);
     Ok(peaks)
 }
 
@@ -119,7 +119,7 @@ async fn a_thousand_requests_at_once_are_served_or_refused_and_no_job_is_lost() 
             Err(code) => *answers.entry(format!("{code:?}")).or_default() += 1,
         }
     }
-    println!("{} accepted, refused: {answers:?}", accepted.len());
+    eprintln!("{} accepted, refused: {answers:?}", accepted.len());
     assert!(!accepted.is_empty());
     assert_eq!(accepted.len() + answers.values().sum::<usize>(), REQUESTS);
     let fitting = ["FailedPrecondition", "ResourceExhausted", "Unavailable"];

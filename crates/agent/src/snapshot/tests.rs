@@ -45,8 +45,7 @@ fn the_files_are_the_union_of_all_directories_in_the_manifests_order() {
     sorted.sort_unstable();
     assert_eq!(names, sorted);
     let plain = found.iter().find(|found| found.table.table == "plain").expect("there").read().expect("read");
-    let lines: Vec<_> =
-        plain.sstables.iter().map(|s| (s.index(), s.name.as_str(), s.directory)).collect();
+    let lines: Vec<_> = plain.sstables.iter().map(|s| (s.index(), s.name.as_str(), s.directory)).collect();
     assert_eq!(
         lines,
         [

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use cassy_api::proto::{BackupListingRequest, BackupRequest, OperationStatus};
-use cassy_testkit::{Doing, Failure, RecordedNode, Recording, World};
+use cassy_testkit::{Client, Doing, Failure, RecordedNode, Recording, World};
 use tonic::Code;
 
 /// Between a node of few files and one of many.
@@ -18,6 +18,7 @@ const MOST_GROWTH_BYTES: u64 = 10 << 20;
 const SSTABLES: usize = 333;
 const FILES_EACH: usize = 3;
 const REQUESTS: usize = 1_000;
+const CONNECTIONS: usize = 100;
 
 /// Tables: some 20,000 files; 200,000 with `./test --all`.
 fn many() -> usize {
@@ -109,12 +110,16 @@ fn peak_of(process: &Path) -> Option<u64> {
 async fn a_thousand_requests_at_once_are_served_or_refused_and_no_job_is_lost() -> Result<(), Failure> {
     let world = World::recorded(&Recording::synthetic()?)?.start().await?;
     let cluster = world.register().await?;
-    let asked: Vec<_> =
-        (0..REQUESTS).map(|_| tokio::spawn(ask(world.server.client(), cluster.clone()))).collect();
+    let mut asked = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let client = world.server.client()?;
+        let ask = |_| tokio::spawn(ask(client.clone(), cluster.clone()));
+        asked.extend((0..REQUESTS / CONNECTIONS).map(ask));
+    }
     let mut answers: BTreeMap<String, usize> = BTreeMap::new();
     let mut accepted = Vec::new();
     for answer in asked {
-        match answer.await.expect("a request does not panic")? {
+        match answer.await.expect("a request does not panic") {
             Ok(snapshot_id) => accepted.push(snapshot_id),
             Err(code) => *answers.entry(format!("{code:?}")).or_default() += 1,
         }
@@ -136,16 +141,11 @@ async fn a_thousand_requests_at_once_are_served_or_refused_and_no_job_is_lost() 
     Ok(())
 }
 
-/// The job's snapshot, or why it was refused. Each client has a connection of its own.
-async fn ask(
-    client: Result<cassy_testkit::Client, Failure>,
-    cluster_id: String,
-) -> Result<Result<String, Code>, Failure> {
+/// The job's snapshot, or why it was refused.
+async fn ask(mut client: Client, cluster_id: String) -> Result<String, Code> {
     let request = BackupRequest { cluster_id, backup_type: 2, ..Default::default() };
-    Ok(match client?.take_backup(request).await {
-        Ok(answer) => Ok(answer.into_inner().snapshot_id),
-        Err(status) => Err(status.code()),
-    })
+    let answer = client.take_backup(request).await.map_err(|status| status.code())?;
+    Ok(answer.into_inner().snapshot_id)
 }
 
 async fn rows(world: &World<RecordedNode>, cluster: &str) -> Result<Vec<String>, Failure> {

@@ -280,7 +280,7 @@ async fn files_of_a_snapshot_that_vanish_or_change_fail_the_backup_by_name() -> 
     scene.backup_recovers("the snapshot is cleared by somebody else", &ended).await?;
 
     let ended = scene.broken_backup(async |_| grow_all(&scene.snapshot(), 1).doing(|| "grow")).await?;
-    grow_all(&scene.table("many", "files"), -1).doing(|| "take it back")?;
+    grow_all(&scene.table("many", "files0"), -1).doing(|| "take it back")?;
     failed(&ended, &["many"]);
     scene.backup_recovers("files grow, in the snapshot and live as one", &ended).await?;
 
@@ -302,7 +302,7 @@ async fn files_of_a_snapshot_that_vanish_or_change_fail_the_backup_by_name() -> 
 #[tokio::test]
 async fn what_becomes_of_live_files_does_not_matter_once_the_snapshot_is_taken() -> Result<(), Failure> {
     let mut scene = Scene::start().await?;
-    let live = scene.table("many", "files");
+    let live = scene.table("many", "files0");
     let kept = scene.world.path().join("kept");
 
     let ended =

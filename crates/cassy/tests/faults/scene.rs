@@ -111,7 +111,7 @@ impl Scene {
     /// Where the many files are, in the snapshot of the backup under way.
     pub(crate) fn snapshot(&self) -> PathBuf {
         let snapshots =
-            fs::read_dir(self.table("many", "files").join("snapshots")).expect("a snapshot").flatten();
+            fs::read_dir(self.table("many", "files0").join("snapshots")).expect("a snapshot").flatten();
         snapshots.map(|entry| entry.path()).next().expect("a snapshot is there")
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cassy_api::proto;
 use cassy_catalog::{Catalog, ClusterRow, JobKind, MetadataUrl, NewJob, NodeRow, SERVER_LEASE};
 use cassy_testkit::{Doing, Failure, RecordedNode, Recording, World};
+use tokio::net::TcpListener;
 use tonic::Code;
 
 const HOSTILE: [&str; 8] = [
@@ -148,6 +149,35 @@ async fn a_store_is_found_under_every_spelling_of_its_path() -> Result<(), Failu
     let cluster = world.register().await?;
     world.back_up(&cluster).await?;
     assert_eq!(names(&store), BTreeSet::from([store.join("cassy")]));
+    Ok(())
+}
+
+/// A port that takes connections and says nothing is given up within the limit, and named with what to do.
+#[tokio::test]
+async fn a_port_that_never_answers_is_named_and_does_not_hold_the_server() -> Result<(), Failure> {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await.doing(|| "bind")?;
+    let port = silent.local_addr().doing(|| "ask the port")?.port().to_string();
+    let taken = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = silent.accept().await {
+            connections.push(connection);
+        }
+    });
+    let world =
+        World::recorded(&Recording::synthetic()?)?.property("jmx_port", port.as_str()).start().await?;
+    let mut client = world.server.client()?;
+    let request = proto::ClusterRegistrationRequest { cassandra_host: "127.0.0.1".to_owned() };
+    let mut others = world.server.client()?;
+    let (refused, served) = tokio::join!(
+        client.register_cluster(request),
+        others.list_clusters(proto::ClusterListingRequest::default())
+    );
+    served.doing(|| "list clusters meanwhile")?;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains(&format!("127.0.0.1:{port}")), "{refused:?}");
+    assert!(refused.message().contains("hint: "), "{refused:?}");
+    taken.abort();
     Ok(())
 }
 

@@ -208,6 +208,9 @@ fn pool_options(max_connections: u32) -> AnyPoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .after_connect(|connection, _| Box::pin(set_up(connection)))
+        // One whose COMMIT failed, on a disk that is full or breaks, and whose ROLLBACK did too: what was written
+        // through it from then on would be part of a transaction that nobody commits.
+        .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
 }
 
 async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {

@@ -2,12 +2,15 @@
 //!
 //! A stream begins with [`PREAMBLE`]; then come frames ([`frame`]), each one JSON message
 //! ([`ToAgent`], [`FromAgent`]). A peer with another preamble is another build: it is replaced, never
-//! negotiated with. Everything from the wire is bounded by [`frame::LIMIT_BYTES`].
+//! negotiated with. Everything from the wire is bounded by [`frame::LIMIT_BYTES`]. Connections to the node's own
+//! loopback travel in the same frames ([`relay`]).
 
 pub mod frame;
 mod message;
+pub mod relay;
 mod tag;
 
 pub use frame::{FrameDecoder, FrameError, PREAMBLE};
 pub use message::*;
+pub use relay::{Piece, RelayEnd, RelayFrame};
 pub use tag::{ForeignTag, SnapshotTag};

@@ -8,7 +8,7 @@ use cassy_backup_format::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::SnapshotTag;
+use crate::{RelayFrame, SnapshotTag};
 
 /// From the server to the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,13 @@ pub enum ToAgent {
     Cancel {
         /// The request's id.
         id: u64,
+    },
+    /// Of a connection to the node's own loopback; independent of requests.
+    Relay {
+        /// Chosen by the server, never used twice on one stream.
+        connection: u64,
+        /// What about it.
+        frame: RelayFrame,
     },
     /// Sent every [`ServerHello::heartbeat_ms`].
     Heartbeat,
@@ -51,6 +58,13 @@ pub enum FromAgent {
         id: u64,
         /// The outcome.
         outcome: Result<Reply, AgentError>,
+    },
+    /// Of a connection that the server has opened.
+    Relay {
+        /// Its number.
+        connection: u64,
+        /// What about it.
+        frame: RelayFrame,
     },
     /// Sent every [`ServerHello::heartbeat_ms`].
     Heartbeat,

@@ -86,12 +86,27 @@ fn requests() -> Vec<Request> {
     ]
 }
 
+fn relayed() -> Vec<RelayFrame> {
+    let piece = |length: u8| Piece::new((0..=length).collect()).unwrap();
+    vec![
+        RelayFrame::Open { port: u16::MAX },
+        RelayFrame::Opened,
+        RelayFrame::Data { piece: piece(0) },
+        RelayFrame::Data { piece: piece(200) },
+        RelayFrame::Taken,
+        RelayFrame::Closed { end: RelayEnd::Refused },
+        RelayFrame::Closed { end: RelayEnd::Failed("reset".into()) },
+    ]
+}
+
 fn to_agent() -> Vec<ToAgent> {
     let hello = ServerHello { job_id: "j".into(), epoch: -1, heartbeat_ms: 1000, silence_ms: u64::MAX };
     let requests = requests().into_iter().map(|request| ToAgent::Request { id: 1, request });
+    let relayed = relayed().into_iter().map(|frame| ToAgent::Relay { connection: u64::MAX, frame });
     [ToAgent::Hello(hello), ToAgent::Cancel { id: 2 }, ToAgent::Heartbeat]
         .into_iter()
         .chain(requests)
+        .chain(relayed)
         .collect()
 }
 
@@ -137,7 +152,8 @@ fn from_agent() -> Vec<FromAgent> {
         FromAgent::Reply { id: 1, outcome: Err(error) },
         FromAgent::Heartbeat,
     ];
-    others.into_iter().chain(replies).collect()
+    let relayed = relayed().into_iter().map(|frame| FromAgent::Relay { connection: 0, frame });
+    others.into_iter().chain(replies).chain(relayed).collect()
 }
 
 fn words() -> Vec<&'static str> {
@@ -151,6 +167,8 @@ fn words() -> Vec<&'static str> {
         "\"type\":\"request\",",
         "\"request\":\"lock\",",
         "\"reply\":\"done\"",
+        "\"relay\":\"data\",\"piece\":\"AAAA\"",
+        "\"end\":{\"failed\":\"x\"}",
         "\"Ok\":",
         "\"Err\":",
         "\\u0000",

@@ -1,7 +1,7 @@
 //! The agent: what runs on a node, as a child of the server's SSH session.
 //!
 //! [`run`] speaks the frames of `cassy-agent-protocol` over standard input and output, works on one request at a
-//! time and ends with its input. Logs go to `tracing`, never to standard output. What it leaves out: SSH, JMX,
+//! time, relays connections to the node's own loopback beside it, and ends with its input. Logs go to `tracing`, never to standard output. What it leaves out: SSH, JMX,
 //! and every decision about a job, which is the server's.
 
 #![warn(clippy::indexing_slicing)]
@@ -10,6 +10,7 @@ mod context;
 mod directory;
 mod failure;
 mod inspect;
+mod relay;
 mod restore;
 mod session;
 mod snapshot;

@@ -1,6 +1,8 @@
 //! A running agent, as the server holds it: requests out, progress and replies back, heartbeats both ways.
 //! Generic over the stream, so that tests and other transports use the same pump.
 //!
+//! Connections to the node's own loopback go through it as well ([`AgentHandle::dial`]).
+//!
 //! Invariants: at most one request is under way; a request whose caller went away is cancelled, and the next one
 //! waits for its answer; every wait ends when the agent has been silent for [`ServerHello::silence_ms`]; an agent
 //! without its handle loses its stream, and so ends.
@@ -14,6 +16,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::connection::Connection;
+use crate::dial::LoopbackStream;
 use crate::greeting::greet;
 use crate::pump::{Call, Control, Pump};
 
@@ -104,7 +107,7 @@ impl AgentHandle {
         let (hello, decoder) = greet(&mut reader, &mut writer, hello).await?;
         let (controls, orders) = mpsc::channel(4);
         let (ended, gone) = watch::channel(None);
-        let pump = Pump::new(reader, decoder, orders, silence);
+        let pump = Pump::new(reader, decoder, orders, gone.clone(), silence);
         let task = async move {
             let mut pump = pump;
             let reason = pump.run(writer, heartbeat).await;
@@ -157,6 +160,20 @@ impl AgentHandle {
     pub async fn cancel(&self) {
         // An agent that is gone has stopped.
         self.controls.send(Control::Cancel).await.ok();
+    }
+
+    /// Connects to a port of the node's own loopback, while a request is under way or not. The caller bounds the time;
+    /// dropping the future gives the connection up. The stream ends with the agent; it does not keep the handle.
+    pub async fn dial(&self, port: u16) -> io::Result<LoopbackStream> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || io::Error::new(io::ErrorKind::ConnectionAborted, self.gone_error().to_string());
+        self.controls.send(Control::Dial(port, answer)).await.map_err(|_gone| gone())?;
+        answered.await.map_err(|_gone| gone())?
+    }
+
+    /// Whether the agent is gone.
+    pub fn is_gone(&self) -> bool {
+        self.gone.borrow().is_some()
     }
 
     /// Waits until the agent is gone, and says why.

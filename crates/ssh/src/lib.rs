@@ -11,6 +11,7 @@
 
 mod agent;
 mod connection;
+mod dial;
 mod error;
 mod greeting;
 mod host_keys;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use cassy_agent_protocol::ServerHello;
 
 pub use agent::{AgentCallError, AgentHandle, GreetingError};
+pub use dial::LoopbackStream;
 pub use error::{BoxError, Class, Endpoint, KnownIn, PushFailure, SshError};
 pub use host_keys::HostKeys;
 pub use key_file::check_private_key;

@@ -6,17 +6,21 @@ use std::time::Duration;
 use cassy_agent_protocol::{
     AgentError, AgentErrorKind, FrameDecoder, FromAgent, Progress, Reply, Request, ToAgent, frame,
 };
+use cassy_relay::Outgoing;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use crate::agent::end_of_stream;
+use crate::dial::{Answer, Dials};
 
 /// What the handle wants.
 #[derive(Debug)]
 pub(crate) enum Control {
     Call(Box<Call>),
     Cancel,
+    /// A connection to this port of the node's loopback.
+    Dial(u16, Answer),
     /// No more requests: end the stream.
     Close,
 }
@@ -48,6 +52,9 @@ pub(crate) struct Pump<R> {
     current: Option<Current>,
     /// The request after the current one, when the current one's caller has gone away.
     waiting: Option<Box<Call>>,
+    dials: Dials,
+    /// What is relayed, until the writer has it.
+    relayed: Option<mpsc::Receiver<Outgoing>>,
     /// `None` once the stream is to end.
     outgoing: Option<mpsc::Sender<Vec<u8>>>,
 }
@@ -66,8 +73,10 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         reader: R,
         decoder: FrameDecoder,
         orders: mpsc::Receiver<Control>,
+        gone: watch::Receiver<Option<String>>,
         silence: Duration,
     ) -> Self {
+        let (dials, relayed) = Dials::new(gone);
         Self {
             reader,
             decoder,
@@ -77,6 +86,8 @@ impl<R: AsyncRead + Unpin> Pump<R> {
             next_id: 1,
             current: None,
             waiting: None,
+            dials,
+            relayed: Some(relayed),
             outgoing: None,
         }
     }
@@ -85,7 +96,8 @@ impl<R: AsyncRead + Unpin> Pump<R> {
     pub(crate) async fn run<W: AsyncWrite + Unpin>(&mut self, writer: W, heartbeat: Duration) -> String {
         let (outgoing, frames) = mpsc::channel(8);
         self.outgoing = Some(outgoing);
-        let writing = write(writer, frames, heartbeat, self.silence);
+        let Some(relayed) = self.relayed.take() else { return "its task ended".to_owned() };
+        let writing = write(writer, frames, relayed, heartbeat, self.silence);
         tokio::pin!(writing);
         let mut write_ended = false;
         let mut chunk = vec![0; 64 << 10];
@@ -133,6 +145,9 @@ impl<R: AsyncRead + Unpin> Pump<R> {
                 self.start_waiting()
             }
             Event::Order(Some(Control::Cancel)) | Event::CallerLeft => self.cancel(),
+            Event::Order(Some(Control::Dial(port, answer))) => {
+                self.dials.dial(port, answer).map_err(|error| chain(&error))
+            }
             Event::Order(Some(Control::Close) | None) => {
                 self.outgoing = None;
                 Ok(())
@@ -168,6 +183,9 @@ impl<R: AsyncRead + Unpin> Pump<R> {
                 // A caller that went away does not want to know.
                 current.ok_or("it replied to no request")?.answer.send(outcome).ok();
                 self.start_waiting()
+            }
+            FromAgent::Relay { connection, frame } => {
+                self.dials.take(connection, frame).map_err(|breach| format!("it sent {breach}"))
             }
         }
     }
@@ -219,10 +237,12 @@ async fn caller_left(current: Option<&mut Current>) {
     }
 }
 
-/// Writes frames, and heartbeats in between, until there are no more; then ends the stream.
+/// Writes frames, heartbeats in between, and after both what is relayed, until there are no more frames; then ends the
+/// stream.
 async fn write<W: AsyncWrite + Unpin>(
     mut writer: W,
     mut frames: mpsc::Receiver<Vec<u8>>,
+    mut relayed: mpsc::Receiver<Outgoing>,
     heartbeat: Duration,
     patience: Duration,
 ) -> Result<(), String> {
@@ -231,8 +251,12 @@ async fn write<W: AsyncWrite + Unpin>(
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let frame = tokio::select! {
+            biased;
             frame = frames.recv() => frame,
             _ = beats.tick() => Some(beat.clone()),
+            Some((connection, frame)) = relayed.recv() => {
+                Some(frame::encode(&ToAgent::Relay { connection, frame }).map_err(|error| chain(&error))?)
+            }
         };
         let step = async {
             match &frame {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use cassy_agent_protocol::frame::encode;
 use cassy_agent_protocol::{
-    AgentErrorKind, FrameDecoder, FromAgent, PREAMBLE, Request, ServerHello, SweepRequest, ToAgent,
+    AgentErrorKind, FrameDecoder, FromAgent, PREAMBLE, Piece, RelayEnd, RelayFrame, Request, ServerHello,
+    SweepRequest, ToAgent,
 };
 use cassy_fuzz::Fuzz;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -21,6 +22,10 @@ fn hello() -> ToAgent {
     ToAgent::Hello(ServerHello { job_id: "j".into(), epoch: 1, heartbeat_ms: 1000, silence_ms: 30_000 })
 }
 
+fn relay(connection: u64, frame: RelayFrame) -> ToAgent {
+    ToAgent::Relay { connection, frame }
+}
+
 /// Everything that may be sent here. Requests are only those that are refused as long as the lock is not held: a
 /// damaged path must not make a test change what lies there.
 fn is_harmless(stream: &[u8]) -> bool {
@@ -33,7 +38,9 @@ fn is_harmless(stream: &[u8]) -> bool {
             }
             // More heartbeats than anybody wants to count.
             ToAgent::Hello(hello) => hello.silence_ms / hello.heartbeat_ms.max(10) < 10_000,
-            ToAgent::Cancel { .. } | ToAgent::Heartbeat => true,
+            // No connection is made: no port has this number.
+            ToAgent::Relay { frame: RelayFrame::Open { port }, .. } => port == 0,
+            ToAgent::Relay { .. } | ToAgent::Cancel { .. } | ToAgent::Heartbeat => true,
         };
         if !harmless {
             return false;
@@ -82,6 +89,11 @@ fn an_agent_whose_server_misbehaves_ends_in_time_and_answers_properly() {
         ToAgent::Heartbeat,
         ToAgent::Request { id: 1, request: Request::SweepSnapshots(sweep) },
         ToAgent::Cancel { id: 1 },
+        relay(1, RelayFrame::Open { port: 0 }),
+        relay(1, RelayFrame::Data { piece: Piece::new(vec![7; 100]).expect("short") }),
+        relay(1, RelayFrame::Taken),
+        relay(2, RelayFrame::Open { port: 0 }),
+        relay(2, RelayFrame::Closed { end: RelayEnd::Ended }),
         ToAgent::Request { id: 2, request: Request::ClearSuperseded },
         ToAgent::Heartbeat,
     ];
@@ -94,7 +106,7 @@ fn an_agent_whose_server_misbehaves_ends_in_time_and_answers_properly() {
     let short = [PREAMBLE, &frames[0]].concat();
     let spool = tempfile::tempdir().expect("a directory");
     let spools = [spool.path().to_owned()];
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
     let frames = frames.into_iter().chain([PREAMBLE.to_vec()]);
     let fuzz =

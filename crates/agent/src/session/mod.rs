@@ -1,6 +1,7 @@
-//! The loop of an agent: greets, works on one request at a time, says that it is alive, and ends with its input.
+//! The loop of an agent: greets, works on one request at a time, relays connections beside it, says that it is alive,
+//! and ends with its input.
 //!
-//! Invariants: the loop never waits for work, for the disk or for a reader of its output; when it ends, all work
+//! Invariants: the loop never waits for work, for the disk, for a relayed peer or for a reader of its output; when it ends, all work
 //! has been told to stop; a panic in a request is an answer, not the end.
 
 mod lock;
@@ -17,6 +18,7 @@ use cassy_agent_protocol::{
     AgentError, AgentHello, FrameDecoder, FrameError, FromAgent, Progress, Reply, Request, ServerHello,
     ToAgent,
 };
+use cassy_relay::Breach;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
@@ -24,6 +26,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use crate::context::Context;
 use crate::inspect::Machine;
 use crate::inspect::account::Accounts;
+use crate::relay::Relay;
 use output::Output;
 use spool::Spool;
 use work::{Worker, cut_short, defect};
@@ -65,6 +68,9 @@ pub enum AgentLoopError {
         /// What.
         what: &'static str,
     },
+    /// Relayed connections against their rules.
+    #[error("the server breaks the protocol")]
+    Relay(#[source] Breach),
     /// The server is taken for gone.
     #[error("nothing was heard from the server for {} ms", .0.as_millis())]
     Silence(Duration),
@@ -94,9 +100,11 @@ async fn serve(
 ) -> Result<(), AgentLoopError> {
     let spool = Spool::make(spools).map_err(AgentLoopError::Spool)?;
     let worker = Arc::new(Worker::new(machine, spool));
+    let (relay, relayed) = Relay::new();
     let mut session = Session {
         worker: Arc::clone(&worker),
-        output: Output::start(stdout),
+        output: Output::start(stdout, relayed),
+        relay,
         identity,
         peer: None,
         job: None,
@@ -116,6 +124,7 @@ async fn serve(
 struct Session {
     worker: Arc<Worker>,
     output: Output,
+    relay: Relay,
     identity: Identity,
     /// After the server's hello.
     peer: Option<Peer>,
@@ -206,6 +215,9 @@ impl Session {
                     job.context.cancel.cancel();
                 }
                 Ok(())
+            }
+            (ToAgent::Relay { connection, frame }, Some(_)) => {
+                self.relay.take(connection, frame).map_err(AgentLoopError::Relay)
             }
             (ToAgent::Heartbeat, Some(_)) => Ok(()),
         }

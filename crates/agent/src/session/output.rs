@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cassy_agent_protocol::frame::encode;
 use cassy_agent_protocol::{FromAgent, PREAMBLE};
+use cassy_relay::Outgoing;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -25,10 +26,13 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Begins with the preamble.
-    pub(crate) fn start(stdout: impl AsyncWrite + Unpin + Send + 'static) -> Self {
+    /// Begins with the preamble. What is relayed comes after everything else that waits.
+    pub(crate) fn start(
+        stdout: impl AsyncWrite + Unpin + Send + 'static,
+        relayed: mpsc::Receiver<Outgoing>,
+    ) -> Self {
         let (frames, receiver) = mpsc::channel(QUEUE);
-        Self { frames, task: tokio::spawn(write(stdout, receiver)) }
+        Self { frames, task: tokio::spawn(write(stdout, receiver, relayed)) }
     }
 
     /// What may be left out: when the server is slow, the next one says more.
@@ -48,7 +52,7 @@ impl Output {
                 id: *id,
                 outcome: Err(defect(format!("the answer cannot be sent: {error}"))),
             }),
-            FromAgent::Hello(_) | FromAgent::Progress { .. } | FromAgent::Heartbeat => Err(error),
+            _ => Err(error),
         });
         let frame = frame.map_err(AgentLoopError::Frame)?;
         self.frames.try_send(frame).map_err(|error| {
@@ -74,12 +78,26 @@ impl Output {
     }
 }
 
-async fn write(mut stdout: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+async fn write(
+    mut stdout: impl AsyncWrite + Unpin,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+    mut relayed: mpsc::Receiver<Outgoing>,
+) -> io::Result<()> {
     stdout.write_all(PREAMBLE).await?;
     stdout.flush().await?;
-    while let Some(frame) = frames.recv().await {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = frames.recv() => match frame {
+                Some(frame) => frame,
+                None => break,
+            },
+            Some((connection, frame)) = relayed.recv() => {
+                encode(&FromAgent::Relay { connection, frame }).map_err(io::Error::other)?
+            }
+        };
         stdout.write_all(&frame).await?;
-        if frames.is_empty() {
+        if frames.is_empty() && relayed.is_empty() {
             stdout.flush().await?;
         }
     }

@@ -3,15 +3,19 @@
 use crate::workspace::{Resolved, assert_none};
 
 /// Our own crates, each with those it may use directly or through others.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("cassy-jmx", &[]),
     ("cassy-sstable", &[]),
     ("cassy-backup-format", &[]),
     ("cassy-cassandra", &["cassy-jmx", "cassy-sstable"]),
     ("cassy-store", &["cassy-backup-format"]),
     ("cassy-agent-protocol", &["cassy-backup-format"]),
-    ("cassy-agent", &["cassy-agent-protocol", "cassy-backup-format", "cassy-sstable", "cassy-store"]),
-    ("cassy-ssh", &["cassy-agent-protocol", "cassy-backup-format"]),
+    ("cassy-relay", &["cassy-agent-protocol", "cassy-backup-format"]),
+    (
+        "cassy-agent",
+        &["cassy-agent-protocol", "cassy-backup-format", "cassy-relay", "cassy-sstable", "cassy-store"],
+    ),
+    ("cassy-ssh", &["cassy-agent-protocol", "cassy-backup-format", "cassy-relay"]),
     ("cassy-catalog", &["cassy-backup-format"]),
     ("cassy-control", &["cassy-agent-protocol", "cassy-backup-format", "cassy-catalog", "cassy-store"]),
     (
@@ -30,6 +34,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
             "cassy-catalog",
             "cassy-control",
             "cassy-jmx",
+            "cassy-relay",
             "cassy-ssh",
             "cassy-sstable",
             "cassy-store",

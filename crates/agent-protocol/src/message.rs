@@ -121,15 +121,17 @@ pub enum Request {
     Inspect(InspectRequest),
     /// Read an object that the server has just written: node and server see the same store.
     CheckStore(CheckStoreRequest),
-    /// Note which files lie in `backups/` directories now: exactly these the coming snapshot supersedes.
-    /// The agent keeps the list in a spool file of its own until it ends.
-    ListSuperseded(DataDirectories),
+    /// Note which files lie in `backups/` directories now: exactly these the coming snapshot supersedes. The list is
+    /// an object of the store, so that any agent can clear them later; the server deletes it afterwards.
+    ListSuperseded(SupersededRequest),
     /// Say which of these tables lack a whole snapshot under the tag.
     CheckSnapshot(CheckSnapshotRequest),
-    /// Send the snapshot and write the node manifest.
+    /// Send the snapshot, or what an increment adds to its parent, and write the node manifest.
     Upload(Box<UploadRequest>),
-    /// Delete the files noted by `ListSuperseded`, if device and inode still match.
-    ClearSuperseded,
+    /// Delete the files noted by `ListSuperseded` that are still the same ones. Without a list there are none.
+    ClearSuperseded(SupersededRequest),
+    /// Delete from `backups/` exactly what an increment's manifest holds, or has ruled out as truncated.
+    ClearIncluded(ClearIncludedRequest),
     /// Name the snapshots with tags of ours that lie on the disk, also those of dropped tables.
     ListSnapshots(DataDirectories),
     /// Delete what is left of these snapshots.
@@ -159,6 +161,36 @@ pub struct InspectRequest {
 /// A list of data directories.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataDirectories {
+    /// Absolute paths, in Cassandra's order.
+    pub data_directories: Vec<String>,
+}
+
+/// See [`Request::ListSuperseded`] and [`Request::ClearSuperseded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupersededRequest {
+    /// The store.
+    pub store: StoreGrant,
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The node.
+    pub host_id: HostId,
+    /// The backup that supersedes them.
+    pub backup_id: BackupId,
+    /// Absolute paths, in Cassandra's order.
+    pub data_directories: Vec<String>,
+}
+
+/// See [`Request::ClearIncluded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearIncludedRequest {
+    /// The store.
+    pub store: StoreGrant,
+    /// The increment's node manifest, which is committed.
+    pub manifest: ParentManifest,
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The node.
+    pub host_id: HostId,
     /// Absolute paths, in Cassandra's order.
     pub data_directories: Vec<String>,
 }
@@ -229,10 +261,13 @@ pub struct UploadRequest {
     pub created_at_ms: i64,
     /// This sending session; recorded by the server before it sent this request.
     pub session: SessionId,
-    /// The snapshot to send.
+    /// The snapshot to send; of an increment the witness: which tables there are, and what was truncated.
     pub snapshot: CheckSnapshotRequest,
-    /// The node manifest whose objects may be relied on (a pin protects them).
+    /// The node manifest whose objects may be relied on (a pin protects them). An increment always has one: its base,
+    /// or the increment before it on the same base.
     pub parent: Option<ParentManifest>,
+    /// The snapshot that an increment is added to; absent otherwise.
+    pub base: Option<BackupId>,
     /// What `Inspect` found.
     pub configuration: ConfigurationFacts,
 }
@@ -342,6 +377,12 @@ pub struct UploadSummary {
     pub bytes: u64,
     /// Bytes that were sent, the rest was there already.
     pub sent_bytes: u64,
+    /// Of an increment: SSTables that were taken from `backups/`.
+    #[serde(default)]
+    pub taken: u64,
+    /// Of an increment: SSTables in `backups/` that are not complete yet, for the next one.
+    #[serde(default)]
+    pub left: u64,
     /// Every table in the backup.
     pub tables: Vec<TableRef>,
     /// `keyspace.table/sstable: what is wrong` for each SSTable that does not match its own digest. When not

@@ -4,20 +4,21 @@
 
 use cassy_agent_protocol::frame::{LIMIT_BYTES, encode};
 use cassy_agent_protocol::{
-    AgentError, AgentErrorKind, FrameDecoder, FrameError, FromAgent, PREAMBLE, Progress, Reply, Request,
-    ServerHello, SweepRequest, ToAgent,
+    AgentError, AgentErrorKind, DataDirectories, FrameDecoder, FrameError, FromAgent, PREAMBLE, Progress,
+    Reply, Request, ServerHello, SweepRequest, ToAgent,
 };
 use proptest::prelude::*;
 
 const TAG: &str = "cassy-0193b0a0-0000-7000-8000-000000000001-1";
 
 fn messages() -> Vec<ToAgent> {
+    let data = DataDirectories { data_directories: vec!["/d2".into()] };
     let tags = vec![TAG.parse().unwrap()];
     let sweep = SweepRequest { data_directories: vec!["/d\u{202e}1".into()], tags };
     vec![
         ToAgent::Hello(ServerHello { job_id: "j".into(), epoch: -1, heartbeat_ms: 1, silence_ms: u64::MAX }),
         ToAgent::Request { id: 1, request: Request::SweepSnapshots(sweep) },
-        ToAgent::Request { id: 2, request: Request::ClearSuperseded },
+        ToAgent::Request { id: 2, request: Request::ListSnapshots(data) },
         ToAgent::Cancel { id: 2 },
         ToAgent::Heartbeat,
     ]

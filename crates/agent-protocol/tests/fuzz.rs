@@ -57,7 +57,22 @@ fn requests() -> Vec<Request> {
         session: "00112233445566778899aabb".parse().unwrap(),
         snapshot: snapshot.clone(),
         parent: Some(manifest.clone()),
+        base: Some(BACKUP.parse().unwrap()),
         configuration: facts(),
+    };
+    let superseded = SupersededRequest {
+        store: store.clone(),
+        cluster_id: "c-1".parse().unwrap(),
+        host_id: HOST.parse().unwrap(),
+        backup_id: BACKUP.parse().unwrap(),
+        data_directories: directories(),
+    };
+    let included = ClearIncludedRequest {
+        store: store.clone(),
+        manifest: manifest.clone(),
+        cluster_id: "c-1".parse().unwrap(),
+        host_id: HOST.parse().unwrap(),
+        data_directories: directories(),
     };
     let restore = RestoreRequest {
         store: store.clone(),
@@ -73,10 +88,12 @@ fn requests() -> Vec<Request> {
         Request::Lock(LockRequest { directory: "/d".into(), wait_ms: u64::MAX }),
         Request::Inspect(InspectRequest { data_directories: directories() }),
         Request::CheckStore(CheckStoreRequest { store, key: key(), content: "x".into() }),
-        Request::ListSuperseded(DataDirectories { data_directories: directories() }),
+        Request::ListSuperseded(superseded.clone()),
         Request::CheckSnapshot(snapshot),
         Request::Upload(Box::new(upload)),
-        Request::ClearSuperseded,
+        Request::ClearSuperseded(superseded),
+        Request::ClearIncluded(included),
+        Request::ListSnapshots(DataDirectories { data_directories: directories() }),
         Request::SweepSnapshots(SweepRequest {
             data_directories: directories(),
             tags: vec![TAG.parse().unwrap()],
@@ -120,6 +137,8 @@ fn replies() -> Vec<Reply> {
         files: 3,
         bytes: u64::MAX,
         sent_bytes: 5,
+        taken: 1,
+        left: u64::MAX,
         tables: vec![table],
         corrupt: vec!["ks1.t1/nb-1-big: its CRC-32 differs".into()],
     };

@@ -25,6 +25,9 @@ pub struct ClusterManifest {
     pub backup_id: BackupId,
     /// 1: a snapshot of the whole cluster; 2: snapshots of single nodes; 3: increments.
     pub backup_type: u32,
+    /// The snapshot that increments are added to; always there for type 3, and for no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BackupId>,
     /// When the backup was asked for, Unix milliseconds.
     pub created_at_ms: i64,
     /// All nodes' snapshots are proven to be of one moment.
@@ -93,6 +96,9 @@ impl ClusterManifest {
         let invalid = |reason: String| Err(ManifestError::Invalid { line: 1, reason });
         if !(1..=3).contains(&self.backup_type) {
             return invalid(format!("backup_type {} is not 1, 2 or 3", self.backup_type));
+        }
+        if self.base.is_some() != (self.backup_type == 3) {
+            return invalid("exactly increments have a base".to_owned());
         }
         let keys = match Keys::new(self.cluster_id.clone()) {
             Ok(keys) => keys,

@@ -20,6 +20,9 @@ const KEY_LIMIT_BYTES: usize = 1024;
 const SEGMENT_LIMIT_BYTES: usize = 255;
 const SMALL_TAR: &str = "small.tar";
 const MANIFEST_SUFFIX: &str = ".jsonl.zst";
+const CORRUPT: &str = ".corrupt";
+/// Between the ids of an increment and of its base.
+const ON: &str = ".on-";
 
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
@@ -237,12 +240,49 @@ impl Keys {
 
     /// The key of a node's manifest.
     pub fn node_manifest(&self, host: &HostId, backup: &BackupId) -> ObjectKey {
-        self.own(format!("{}{backup}{MANIFEST_SUFFIX}", self.manifest_prefix(host)))
+        self.manifest(host, &NodeManifestName { backup_id: *backup, base: None }, "")
     }
 
     /// The key of the manifest of what could be read of a node with a corrupt SSTable.
     pub fn corrupt_node_manifest(&self, host: &HostId, backup: &BackupId) -> ObjectKey {
-        self.own(format!("{}{backup}.corrupt{MANIFEST_SUFFIX}", self.manifest_prefix(host)))
+        self.manifest(host, &NodeManifestName { backup_id: *backup, base: None }, CORRUPT)
+    }
+
+    /// The key of a node's manifest of an increment on a base.
+    pub fn increment_manifest(&self, host: &HostId, backup: &BackupId, base: &BackupId) -> ObjectKey {
+        self.manifest(host, &NodeManifestName { backup_id: *backup, base: Some(*base) }, "")
+    }
+
+    /// The same for a node with a corrupt SSTable among the new ones.
+    pub fn corrupt_increment_manifest(&self, host: &HostId, backup: &BackupId, base: &BackupId) -> ObjectKey {
+        self.manifest(host, &NodeManifestName { backup_id: *backup, base: Some(*base) }, CORRUPT)
+    }
+
+    fn manifest(&self, host: &HostId, name: &NodeManifestName, mark: &str) -> ObjectKey {
+        self.own(format!("{}{name}{mark}{MANIFEST_SUFFIX}", self.manifest_prefix(host)))
+    }
+
+    /// The way back from the key of a node's manifest. Those of other nodes, those marked corrupt and those that this
+    /// version does not write are none.
+    pub fn parse_node_manifest(&self, host: &HostId, key: &ObjectKey) -> Option<NodeManifestName> {
+        let name = key.as_str().strip_prefix(&self.manifest_prefix(host))?.strip_suffix(MANIFEST_SUFFIX)?;
+        let (backup, base) = match name.split_once(ON) {
+            Some((backup, base)) => (backup, Some(base)),
+            None => (name, None),
+        };
+        let base = base.map(str::parse).transpose().ok()?;
+        let name = NodeManifestName { backup_id: backup.parse().ok()?, base };
+        (self.manifest(host, &name, "") == *key).then_some(name)
+    }
+
+    /// `.../node/<host>/superseded/`.
+    pub fn superseded_prefix(&self, host: &HostId) -> String {
+        format!("{}superseded/", self.node_prefix(host))
+    }
+
+    /// The key of the list of incremental files that a backup supersedes.
+    pub fn superseded(&self, host: &HostId, backup: &BackupId) -> ObjectKey {
+        self.own(format!("{}{backup}{MANIFEST_SUFFIX}", self.superseded_prefix(host)))
     }
 
     /// `.../backup/`, where the cluster manifests are.
@@ -320,6 +360,22 @@ impl Keys {
             &component.file,
         );
         (again.as_ref() == Ok(key)).then_some(component)
+    }
+}
+
+/// What the key of a node's manifest says: which backup it is, and on which base when it is an increment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeManifestName {
+    /// The backup.
+    pub backup_id: BackupId,
+    /// The snapshot that an increment is added to.
+    pub base: Option<BackupId>,
+}
+
+impl fmt::Display for NodeManifestName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.backup_id.fmt(f)?;
+        self.base.iter().try_for_each(|base| write!(f, "{ON}{base}"))
     }
 }
 

@@ -15,11 +15,11 @@ mod trash;
 
 pub use cluster_manifest::{ClusterManifest, MissingNode, NodeManifestRef};
 pub use ids::{Attempt, BackupId, ClusterId, HostId, IdError, SessionId};
-pub use keys::{ComponentKey, KeyError, Keys, ObjectKey};
+pub use keys::{ComponentKey, KeyError, Keys, NodeManifestName, ObjectKey};
 pub use lines::LINE_LIMIT_BYTES;
 pub use node_manifest::{
     BackupKind, ConfigurationFacts, FileEntry, Footer, Header, ManifestError, ManifestReader, ManifestWriter,
-    ObjectEntry, ParentRef, SstableEntry, TableRef, TableSchema,
+    ObjectEntry, ParentRef, SstableEntry, TableRef, TableSchema, Truncation,
 };
 pub use pin::Pin;
 pub use trash::{TrashHeader, TrashList, TrashWriter};

@@ -95,6 +95,13 @@ pub struct Header {
     /// The manifest that this one continues or shares objects with; always there for an increment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentRef>,
+    /// The snapshot that an increment is added to; always there for an increment, and for nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BackupId>,
+    /// When the tables were truncated last, no table twice; a table without a record was never truncated. Absent
+    /// when that could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncations: Option<Vec<Truncation>>,
     /// How the node was configured.
     pub configuration: ConfigurationFacts,
     /// Every table that the backup holds, also those without SSTables. No SSTable is of another table.
@@ -112,6 +119,15 @@ pub struct ParentRef {
     pub backup_id: BackupId,
     /// BLAKE3 of its stored bytes, 64 lower-case hex digits.
     pub blake3: String,
+}
+
+/// When a table was truncated last, as the node's `system.local` has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Truncation {
+    /// The table's id: 32 lower-case hex digits.
+    pub id: String,
+    /// Unix milliseconds: SSTables that were complete by then are gone.
+    pub at_ms: i64,
 }
 
 /// A table's schema, as Cassandra wrote it into the snapshot.

@@ -128,6 +128,8 @@ fn summary(corrupt: &[&str]) -> UploadSummary {
         files: 1,
         bytes: 1,
         sent_bytes: 1,
+        taken: 0,
+        left: 0,
         tables: Vec::new(),
         corrupt: corrupt.iter().map(|&text| text.to_owned()).collect(),
     }

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use cassy_agent_protocol::{
-    AgentError, AgentErrorKind, AgentHello, FrameDecoder, FromAgent, PREAMBLE, Progress, Reply, Request,
-    ServerHello, ToAgent, frame,
+    AgentError, AgentErrorKind, AgentHello, DataDirectories, FrameDecoder, FromAgent, PREAMBLE, Progress,
+    Reply, Request, ServerHello, ToAgent, frame,
 };
 use cassy_ssh::{AgentCallError, AgentHandle, GreetingError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -62,6 +62,11 @@ impl FakeAgent {
     }
 }
 
+/// Any request.
+fn listing() -> Request {
+    Request::ListSnapshots(DataDirectories { data_directories: Vec::new() })
+}
+
 fn hello() -> ServerHello {
     ServerHello { job_id: "j".into(), epoch: 7, heartbeat_ms: 20, silence_ms: 5000 }
 }
@@ -108,7 +113,7 @@ async fn a_request_its_progress_and_its_reply() {
         assert_eq!(*seen.wait_for(|progress| progress.bytes_done > 0).await.unwrap(), half);
         agent.reply(id, Ok(Reply::Cleared { files: 5 })).await;
     };
-    let (reply, ()) = tokio::join!(handle.request(Request::ClearSuperseded, progress), work);
+    let (reply, ()) = tokio::join!(handle.request(listing(), progress), work);
     assert_eq!(reply.unwrap(), Reply::Cleared { files: 5 });
 
     let error = AgentError { kind: AgentErrorKind::Busy, message: "another".into(), hint: None };
@@ -116,7 +121,7 @@ async fn a_request_its_progress_and_its_reply() {
         let id = agent.request().await;
         agent.reply(id, Err(error.clone())).await;
     };
-    let (reply, ()) = tokio::join!(handle.request(Request::ClearSuperseded, nobody()), work);
+    let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
     assert!(matches!(reply, Err(AgentCallError::Failed(failed)) if failed == error));
 }
 
@@ -163,8 +168,8 @@ async fn requests_go_one_after_another() {
         assert!(second > first);
         agent.reply(second, Ok(Reply::Cleared { files: 2 })).await;
     };
-    let first = handle.request(Request::ClearSuperseded, nobody());
-    let second = handle.request(Request::ClearSuperseded, nobody());
+    let first = handle.request(listing(), nobody());
+    let second = handle.request(listing(), nobody());
     let (first, second, ()) = tokio::join!(first, second, work);
     assert_eq!((first.unwrap(), second.unwrap()), (Reply::Cleared { files: 1 }, Reply::Cleared { files: 2 }));
 }
@@ -180,14 +185,14 @@ async fn a_cancelled_request_is_still_answered() {
         assert_eq!(agent.order().await, Some(ToAgent::Cancel { id }));
         agent.reply(id, Ok(Reply::Done)).await;
     };
-    let (reply, ()) = tokio::join!(handle.request(Request::ClearSuperseded, nobody()), work);
+    let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
     assert_eq!(reply.unwrap(), Reply::Done);
 }
 
 #[tokio::test]
 async fn a_caller_that_goes_away_cancels_and_the_next_one_waits() {
     let (handle, mut agent) = pair().await;
-    let abandoned = handle.request(Request::ClearSuperseded, nobody());
+    let abandoned = handle.request(listing(), nobody());
     let id = tokio::select! {
         _ = abandoned => panic!("nobody replied"),
         id = agent.request() => id,
@@ -201,7 +206,7 @@ async fn a_caller_that_goes_away_cancels_and_the_next_one_waits() {
         let id = agent.request().await;
         agent.reply(id, Ok(Reply::Cleared { files: 2 })).await;
     };
-    let (reply, ()) = tokio::join!(handle.request(Request::ClearSuperseded, nobody()), work);
+    let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
     assert_eq!(reply.unwrap(), Reply::Cleared { files: 2 });
 }
 
@@ -212,10 +217,10 @@ async fn an_agent_that_ends_is_gone() {
         agent.request().await;
         drop(agent);
     };
-    let (reply, ()) = tokio::join!(handle.request(Request::ClearSuperseded, nobody()), work);
+    let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
     assert!(matches!(reply, Err(AgentCallError::Gone(reason)) if reason.contains("stream ended")));
     assert!(handle.gone().await.contains("stream ended"));
-    let again = handle.request(Request::ClearSuperseded, nobody()).await;
+    let again = handle.request(listing(), nobody()).await;
     assert!(matches!(again, Err(AgentCallError::Gone(reason)) if reason.contains("stream ended")));
     handle.cancel().await;
     handle.close().await;
@@ -242,7 +247,7 @@ async fn an_agent_that_shows_life_is_waited_for() {
         }
         agent.reply(id, Ok(Reply::Done)).await;
     };
-    let (reply, ()) = tokio::join!(handle.request(Request::ClearSuperseded, nobody()), work);
+    let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
     assert_eq!(reply.unwrap(), Reply::Done);
 }
 
@@ -278,7 +283,7 @@ async fn breaches_of_the_protocol_end_it() {
             agent.request().await;
             agent.send(&breach).await;
         };
-        let (reply, ()) = tokio::join!(handle.request(Request::ClearSuperseded, nobody()), work);
+        let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
         assert!(matches!(reply, Err(AgentCallError::Gone(_))), "{breach:?}: {reply:?}");
     }
     let (handle, mut agent) = pair().await;

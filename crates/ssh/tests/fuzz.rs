@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use cassy_agent_protocol::{
-    AgentError, AgentErrorKind, AgentHello, FromAgent, PREAMBLE, Progress, Reply, Request, RestorePlan,
-    ServerHello, frame,
+    AgentError, AgentErrorKind, AgentHello, DataDirectories, FromAgent, PREAMBLE, Progress, Reply, Request,
+    RestorePlan, ServerHello, frame,
 };
 use cassy_fuzz::Fuzz;
 use cassy_ssh::{AgentCallError, AgentHandle};
@@ -15,6 +15,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// Any request.
+fn listing() -> Request {
+    Request::ListSnapshots(DataDirectories { data_directories: Vec::new() })
+}
 
 fn hello() -> ServerHello {
     ServerHello { job_id: "j".into(), epoch: 7, heartbeat_ms: 5000, silence_ms: 30_000 }
@@ -58,7 +63,7 @@ async fn requests(stream: tokio::io::DuplexStream) -> bool {
     let mut answered = 0;
     for _ in 0..3 {
         let (progress, _seen) = watch::channel(Progress::default());
-        match handle.request(Request::ClearSuperseded, progress).await {
+        match handle.request(listing(), progress).await {
             Ok(_) | Err(AgentCallError::Failed(_)) => answered += 1,
             Err(AgentCallError::Gone(reason)) => {
                 assert!(!reason.is_empty());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cassy_agent_protocol::frame::encode;
 use cassy_agent_protocol::{
     AgentErrorKind, FrameDecoder, FromAgent, PREAMBLE, Piece, RelayEnd, RelayFrame, Request, ServerHello,
-    SweepRequest, ToAgent,
+    StoreGrant, SupersededRequest, SweepRequest, ToAgent,
 };
 use cassy_fuzz::Fuzz;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -34,7 +34,7 @@ fn is_harmless(stream: &[u8]) -> bool {
     while let Ok(Some(message)) = decoder.next::<ToAgent>() {
         let harmless = match message {
             ToAgent::Request { request, .. } => {
-                matches!(request, Request::SweepSnapshots(_) | Request::ClearSuperseded)
+                matches!(request, Request::SweepSnapshots(_) | Request::ClearSuperseded(_))
             }
             // More heartbeats than anybody wants to count.
             ToAgent::Hello(hello) => hello.silence_ms / hello.heartbeat_ms.max(10) < 10_000,
@@ -84,6 +84,13 @@ async fn converse(stream: &[u8], spools: &[PathBuf]) -> bool {
 fn an_agent_whose_server_misbehaves_ends_in_time_and_answers_properly() {
     let tags = vec!["cassy-01900000-0000-7000-8000-000000000001-1".parse().expect("a tag")];
     let sweep = SweepRequest { data_directories: vec!["/nonexistent".into()], tags };
+    let superseded = SupersededRequest {
+        store: StoreGrant { location: "file:///nonexistent".into() },
+        cluster_id: "c-1".parse().expect("an id"),
+        host_id: "6d7c1b6e-53b6-4bd5-8ad9-c4a4a7a4f6b1".parse().expect("an id"),
+        backup_id: "01900000-0000-7000-8000-000000000001".parse().expect("an id"),
+        data_directories: vec!["/nonexistent".into()],
+    };
     let messages = [
         hello(),
         ToAgent::Heartbeat,
@@ -94,7 +101,7 @@ fn an_agent_whose_server_misbehaves_ends_in_time_and_answers_properly() {
         relay(1, RelayFrame::Taken),
         relay(2, RelayFrame::Open { port: 0 }),
         relay(2, RelayFrame::Closed { end: RelayEnd::Ended }),
-        ToAgent::Request { id: 2, request: Request::ClearSuperseded },
+        ToAgent::Request { id: 2, request: Request::ClearSuperseded(superseded) },
         ToAgent::Heartbeat,
     ];
     let frames: Vec<Vec<u8>> = messages.iter().map(|message| encode(message).expect("small")).collect();

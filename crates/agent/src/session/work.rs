@@ -64,7 +64,8 @@ impl Worker {
                 let summary = Box::pin(upload::run(&context, &request, spool)).await;
                 summary.map(Reply::Uploaded).map_err(IntoAgentError::into_agent_error)
             }
-            Request::ClearSuperseded => self.clear_superseded().await,
+            Request::ClearSuperseded(_) => self.clear_superseded().await,
+            Request::ClearIncluded(_) => Ok(Reply::Cleared { files: 0 }),
             Request::ListSnapshots(request) => {
                 let tags = on_thread(move || sweep::own_tags(&request)).await?;
                 Ok(Reply::Snapshots { tags })
@@ -123,7 +124,11 @@ impl Worker {
 fn needs_lock(request: &Request) -> bool {
     matches!(
         request,
-        Request::Upload(_) | Request::Restore(_) | Request::SweepSnapshots(_) | Request::ClearSuperseded
+        Request::Upload(_)
+            | Request::Restore(_)
+            | Request::SweepSnapshots(_)
+            | Request::ClearSuperseded(_)
+            | Request::ClearIncluded(_)
     )
 }
 

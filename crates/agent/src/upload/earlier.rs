@@ -75,6 +75,8 @@ fn summary(
         files: footer.files,
         bytes: footer.bytes,
         sent_bytes: 0,
+        taken: 0,
+        left: 0,
         tables: header.tables,
         corrupt,
     })

@@ -275,6 +275,8 @@ impl Upload {
             files: written.footer.files,
             bytes: written.footer.bytes,
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            taken: 0,
+            left: 0,
             tables: self.survey.header.tables.clone(),
             corrupt,
         })

@@ -149,6 +149,8 @@ fn header(
             backup_id: parent.backup_id,
             blake3: parent.blake3.clone(),
         }),
+        base: request.base,
+        truncations: None,
         configuration,
         tables: tables.iter().map(|table| table.snapshot.table.clone()).collect(),
         schema,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{BackupKind, Footer, Header, ObjectEntry, SstableEntry, TableRef};
+use super::{BackupKind, Footer, Header, ObjectEntry, SstableEntry, TableRef, Truncation};
 use crate::check::{excerpt, is_lower_hex, plain_name};
 use crate::keys::Keys;
 
@@ -43,13 +43,11 @@ impl Rules {
                 return Err(format!("it has the schema of {} twice", describe(&schema.table)));
             }
         }
-        match &header.parent {
-            Some(parent) => check_blake3("the parent", &parent.blake3)?,
-            None if header.kind == BackupKind::Incremental => {
-                return Err("an increment has no parent".to_owned());
-            }
-            None => {}
+        if let Some(parent) = &header.parent {
+            check_blake3("the parent", &parent.blake3)?;
         }
+        check_chain(&keys, header)?;
+        check_truncations(header.truncations.as_deref().unwrap_or_default())?;
         Ok(Self {
             tables,
             data_prefix: keys.data_prefix(&header.host_id),
@@ -121,6 +119,39 @@ impl Rules {
     }
 }
 
+/// An increment continues its base, or another increment on the same base; nothing else has a base.
+fn check_chain(keys: &Keys, header: &Header) -> Check {
+    let (parent, base) = match (header.kind, &header.parent, header.base) {
+        (BackupKind::Incremental, None, _) => return Err("an increment has no parent".to_owned()),
+        (BackupKind::Incremental, Some(_), None) => return Err("an increment has no base".to_owned()),
+        (BackupKind::Incremental, Some(parent), Some(base)) => (parent, base),
+        (_, _, Some(_)) => return Err("it has a base, and is no increment".to_owned()),
+        (_, _, None) => return Ok(()),
+    };
+    if [base, parent.backup_id].contains(&header.backup_id) {
+        return Err("an increment is its own parent".to_owned());
+    }
+    let expected = match parent.backup_id == base {
+        true => keys.node_manifest(&header.host_id, &base),
+        false => keys.increment_manifest(&header.host_id, &parent.backup_id, &base),
+    };
+    if parent.key == expected {
+        return Ok(());
+    }
+    Err(format!("the parent {} is neither the base nor an increment on it", excerpt(parent.key.as_str())))
+}
+
+fn check_truncations(truncations: &[Truncation]) -> Check {
+    let mut ids = BTreeSet::new();
+    for Truncation { id, .. } in truncations {
+        check_table_id(id)?;
+        if !ids.insert(id) {
+            return Err(format!("the truncation of table {id} is there twice"));
+        }
+    }
+    Ok(())
+}
+
 /// Gives the sum of the files' sizes.
 fn check_files(entry: &SstableEntry) -> Result<u64, String> {
     if entry.files.is_empty() {
@@ -148,10 +179,14 @@ fn check_files(entry: &SstableEntry) -> Result<u64, String> {
 fn check_table(table: &TableRef) -> Check {
     check_name("keyspace", &table.keyspace)?;
     check_name("table", &table.table)?;
-    if is_lower_hex(&table.id, 32) {
+    check_table_id(&table.id)
+}
+
+fn check_table_id(id: &str) -> Check {
+    if is_lower_hex(id, 32) {
         Ok(())
     } else {
-        Err(format!("table id {} is not 32 lower-case hex digits", excerpt(&table.id)))
+        Err(format!("table id {} is not 32 lower-case hex digits", excerpt(id)))
     }
 }
 

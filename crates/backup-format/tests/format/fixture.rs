@@ -67,6 +67,8 @@ pub(crate) fn header() -> Header {
             backup_id: parent(),
             blake3: blake3_of("parent"),
         }),
+        base: None,
+        truncations: None,
         configuration: ConfigurationFacts {
             data_directories: vec!["/var/lib/cassandra/data".into(), "/disk2/data".into()],
             commitlog_directory: Some("/var/lib/cassandra/commitlog".into()),
@@ -178,6 +180,7 @@ pub(crate) fn cluster_manifest() -> ClusterManifest {
         cluster_name: "Prod/<b>\u{202e}1".into(),
         backup_id: backup(),
         backup_type: 2,
+        base: None,
         created_at_ms: 1_795_000_000_000,
         consistent: false,
         nodes: vec![NodeManifestRef {

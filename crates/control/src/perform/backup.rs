@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_agent_protocol::{
-    CheckSnapshotRequest, CheckStoreRequest, DataDirectories, InspectRequest, Reply, Request, StoreGrant,
+    CheckSnapshotRequest, CheckStoreRequest, InspectRequest, Reply, Request, StoreGrant, SupersededRequest,
     UploadRequest, UploadSummary,
 };
 use cassy_backup_format::{
@@ -142,9 +142,19 @@ impl BackupPerformer {
 
     async fn list(&self, job: &BackupJob, target: &str, link: &Link) -> Result<NodeDone, NodeError> {
         let facts = facts(job, target)?;
-        let list = DataDirectories { data_directories: facts.data_directories.clone() };
-        link.request(Request::ListSuperseded(list)).await?;
+        link.request(Request::ListSuperseded(self.superseded(job, facts))).await?;
         Ok(NodeDone::Done)
+    }
+
+    /// The list of what this backup supersedes.
+    pub(super) fn superseded(&self, job: &BackupJob, facts: &BackupNodeFacts) -> SupersededRequest {
+        SupersededRequest {
+            store: self.grant.clone(),
+            cluster_id: job.cluster_id.clone(),
+            host_id: facts.host_id,
+            backup_id: job.backup_id,
+            data_directories: facts.data_directories.clone(),
+        }
     }
 
     /// Every try is a sending session of its own: no key is ever used twice.
@@ -214,6 +224,7 @@ impl BackupPerformer {
                 tables: node.tables.clone(),
             },
             parent: node.parent.clone(),
+            base: None,
             configuration: facts.configuration.clone(),
         }
     }
@@ -292,6 +303,7 @@ fn cluster_manifest(job: &BackupJob) -> ClusterManifest {
         cluster_name: job.cluster_name.clone(),
         backup_id: job.backup_id,
         backup_type: 2,
+        base: None,
         created_at_ms: job.created_at_ms,
         consistent: false,
         nodes: nodes.collect(),
@@ -349,6 +361,8 @@ mod tests {
             files: 1,
             bytes: 1,
             sent_bytes: 1,
+            taken: 0,
+            left: 0,
             tables: Vec::new(),
             corrupt: Vec::new(),
         };

@@ -120,7 +120,8 @@ impl BackupPerformer {
         let committed = node.failure.is_none() && node.uploaded.is_some() && job.commit_failure.is_none();
         let limit = PREPARE_LIMIT;
         if committed {
-            let clear = link.locked_request(facts.lock(), Request::ClearSuperseded);
+            let clear =
+                link.locked_request(facts.lock(), Request::ClearSuperseded(self.superseded(job, facts)));
             note("superseded incremental files were not cleared", bounded(limit, clear).await.map(|_| ()));
         }
         let sweep = sweep(&facts.data_directories, job.tags());

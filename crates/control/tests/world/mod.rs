@@ -154,7 +154,7 @@ impl Agent for FakeAgent {
                 progress(Progress { bytes_done: 7, bytes_total: 7, files_done: 1, files_total: 1 });
                 Reply::Uploaded(self.upload(&upload).await)
             }
-            Request::ClearSuperseded => Reply::Cleared { files: 0 },
+            Request::ClearSuperseded(_) | Request::ClearIncluded(_) => Reply::Cleared { files: 0 },
             Request::ListSnapshots(_) => Reply::Snapshots { tags: self.0.own_tags() },
             Request::SweepSnapshots(sweep) => {
                 let swept: Vec<_> = sweep.tags.iter().map(ToString::to_string).collect();
@@ -199,6 +199,8 @@ impl FakeAgent {
             files: 0,
             bytes: 0,
             sent_bytes: 7,
+            taken: 0,
+            left: 0,
             tables: request.snapshot.tables.iter().map(schema::table).collect(),
             corrupt: Vec::new(),
         }
@@ -287,6 +289,8 @@ fn empty_manifest(request: &UploadRequest) -> Vec<u8> {
         kind: request.kind,
         created_at_ms: request.created_at_ms,
         parent: None,
+        base: None,
+        truncations: None,
         configuration: request.configuration.clone(),
         tables: Vec::new(),
         schema: Vec::new(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use cassy_agent_protocol::{Request, ServerHello};
+use cassy_agent_protocol::{DataDirectories, Request, ServerHello};
 use cassy_ssh::{AgentCallError, SshConfig, SshError};
 use tokio::sync::watch;
 
@@ -23,6 +23,11 @@ cat >/dev/null
 kill $!
 echo "stdin ended" >&2
 "#;
+
+/// Any request.
+fn listing() -> Request {
+    Request::ListSnapshots(DataDirectories { data_directories: Vec::new() })
+}
 
 fn hello() -> ServerHello {
     ServerHello { job_id: "j".into(), epoch: 1, heartbeat_ms: 100, silence_ms: 5000 }
@@ -71,7 +76,7 @@ async fn a_broken_connection_is_noticed_at_both_ends() {
     let agent = ssh(config(&sshd)).agent("127.0.0.1", hello()).await.unwrap();
     let (pid, parent) = pids(&sshd).await;
     let (progress, _) = watch::channel(Default::default());
-    let request = agent.request(Request::ClearSuperseded, progress);
+    let request = agent.request(listing(), progress);
     let kill = async { std::process::Command::new("kill").args(["-9", &parent]).status().unwrap() };
     let (outcome, _) = tokio::time::timeout(DEADLINE, async { tokio::join!(request, kill) }).await.unwrap();
     assert!(matches!(outcome, Err(AgentCallError::Gone(_))), "{outcome:?}");

@@ -62,6 +62,8 @@ impl Backup {
             kind: BackupKind::NodeSnapshot,
             created_at_ms: 1_700_000_000_000,
             parent: None,
+            base: None,
+            truncations: None,
             configuration: ConfigurationFacts {
                 data_directories: vec!["/old/data".to_owned(), "/old/data2".to_owned()],
                 num_tokens: Some(4),

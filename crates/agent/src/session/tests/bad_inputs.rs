@@ -25,6 +25,8 @@ async fn directories_that_cannot_be_a_nodes_are_refused() {
     let node = tempfile::tempdir().unwrap();
     let file = node.path().join("file");
     fs::write(&file, "x").unwrap();
+    let store = tempfile::tempdir().unwrap();
+    fs::create_dir(store.path().join("store")).unwrap();
     let mut server = Server::greeted(60_000).await;
     let mut id = 0;
     let relative = ["", ".", "..", "data", "../other", "-x", "--option", ";rm -rf x", "$(id)"];
@@ -50,7 +52,7 @@ async fn directories_that_cannot_be_a_nodes_are_refused() {
         let sweep = SweepRequest { data_directories: directories(), tags: vec![tag()] };
         let check = CheckSnapshotRequest { data_directories: directories(), tag: tag(), tables: vec![] };
         for request in [
-            Request::ListSuperseded(DataDirectories { data_directories: directories() }),
+            Request::ListSuperseded(superseded(store.path(), directories())),
             Request::ListSnapshots(DataDirectories { data_directories: directories() }),
             Request::SweepSnapshots(sweep),
             Request::CheckSnapshot(check),
@@ -85,9 +87,13 @@ async fn in_a_directory_of_somebody_else_nothing_is_touched() {
     let mut server = Server::greeted(60_000).await;
     asked(&mut server, 1, lock(other.path(), 0)).await.unwrap();
     let directories = || vec![other.path().to_str().unwrap().to_owned()];
-    let noted = Request::ListSuperseded(DataDirectories { data_directories: directories() });
-    assert_eq!(asked(&mut server, 2, noted).await, Ok(Reply::Superseded { files: 0 }));
-    assert_eq!(asked(&mut server, 3, Request::ClearSuperseded).await, Ok(Reply::Cleared { files: 0 }));
+    let store = tempfile::tempdir().unwrap();
+    fs::create_dir(store.path().join("store")).unwrap();
+    let noted = superseded(store.path(), directories());
+    let listed = asked(&mut server, 2, Request::ListSuperseded(noted.clone())).await;
+    assert_eq!(listed, Ok(Reply::Superseded { files: 0 }));
+    let cleared = asked(&mut server, 3, Request::ClearSuperseded(noted)).await;
+    assert_eq!(cleared, Ok(Reply::Cleared { files: 0 }));
     let sweep = SweepRequest { data_directories: directories(), tags: vec![tag()] };
     let swept = asked(&mut server, 4, Request::SweepSnapshots(sweep)).await;
     assert_eq!(swept, Ok(Reply::Cleared { files: 0 }));

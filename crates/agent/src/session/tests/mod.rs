@@ -8,7 +8,7 @@ use std::time::Duration;
 use cassy_agent_protocol::frame::encode;
 use cassy_agent_protocol::{
     AgentErrorKind, CheckStoreRequest, FrameDecoder, FromAgent, InspectRequest, LockRequest, PREAMBLE, Reply,
-    Request, ServerHello, StoreGrant, ToAgent,
+    Request, ServerHello, StoreGrant, SupersededRequest, SweepRequest, ToAgent,
 };
 use cassy_backup_format::ObjectKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -158,6 +158,22 @@ async fn silence_ends_it_and_heartbeats_keep_it() {
     assert!(matches!(server.ended().await, Err(AgentLoopError::Silence(_))));
 }
 
+/// About the list of a backup, in the store below this directory.
+fn superseded(base: &std::path::Path, data_directories: Vec<String>) -> SupersededRequest {
+    SupersededRequest {
+        store: StoreGrant { location: format!("file://{}/store", base.display()) },
+        cluster_id: "Test/Cluster-1".parse().unwrap(),
+        host_id: "6d7c1b6e-53b6-4bd5-8ad9-c4a4a7a4f6b1".parse().unwrap(),
+        backup_id: "01900000-0000-7000-8000-000000000001".parse().unwrap(),
+        data_directories,
+    }
+}
+
+/// Needs the node's lock.
+fn sweep() -> Request {
+    Request::SweepSnapshots(SweepRequest { data_directories: Vec::new(), tags: Vec::new() })
+}
+
 #[tokio::test]
 async fn a_cancelled_request_is_answered() {
     let mut server = Server::greeted(60_000).await;
@@ -165,12 +181,12 @@ async fn a_cancelled_request_is_answered() {
     let request = LockRequest { directory: held.path().to_str().unwrap().to_owned(), wait_ms: 600_000 };
     let _other = crate::session::lock::Lock::take(&Default::default(), &request).await.unwrap();
     server.request(7, Request::Lock(request)).await;
-    server.request(8, Request::ClearSuperseded).await;
+    server.request(8, sweep()).await;
     assert_eq!(server.reply(8).await.unwrap_err().kind, AgentErrorKind::Bug);
     server.send(&ToAgent::Cancel { id: 6 }).await;
     server.send(&ToAgent::Cancel { id: 7 }).await;
     assert_eq!(server.reply(7).await.unwrap_err().kind, AgentErrorKind::Cancelled);
-    server.request(9, Request::ClearSuperseded).await;
+    server.request(9, sweep()).await;
     assert_eq!(server.reply(9).await.unwrap_err().kind, AgentErrorKind::Bug);
 }
 
@@ -183,7 +199,7 @@ async fn a_panic_is_an_answer() {
     server.request(1, lock(std::path::Path::new(super::work::PANICS), 0)).await;
     assert_eq!(server.reply(1).await.unwrap_err().kind, AgentErrorKind::Bug);
     // The next request is served; this one wants the node's lock first.
-    server.request(2, Request::ClearSuperseded).await;
+    server.request(2, sweep()).await;
     assert!(server.reply(2).await.unwrap_err().message.contains("lock has to be taken first"));
 }
 

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::{
-    DataDirectories, ParentManifest, Reply, Request, RestoreRequest, StoreGrant, UploadRequest, UploadSummary,
+    ParentManifest, Reply, Request, RestoreRequest, StoreGrant, UploadRequest, UploadSummary,
 };
 use cassy_backup_format::{BackupId, BackupKind, ClusterId, ConfigurationFacts, HostId, SessionId};
 
-use super::{Server, lock};
+use super::{Server, lock, superseded};
 use crate::snapshot::fake::{EXAMPLE_TABLES, FakeNode, TAG, example};
 
 const ADDRESS: &str = "127.0.0.1";
@@ -63,6 +63,7 @@ fn upload(node: &FakeNode, store: &StoreGrant) -> UploadRequest {
         },
         snapshot,
         parent: None,
+        base: None,
     }
 }
 
@@ -97,15 +98,14 @@ async fn what_was_sent_comes_back() {
     server.request(1, lock(&node.data[0], 0)).await;
     server.reply(1).await.unwrap();
     let data_directories = request.snapshot.data_directories.clone();
-    server
-        .request(2, Request::ListSuperseded(DataDirectories { data_directories: data_directories.clone() }))
-        .await;
+    let superseded = superseded(&base, data_directories.clone());
+    server.request(2, Request::ListSuperseded(superseded.clone())).await;
     assert!(matches!(server.reply(2).await, Ok(Reply::Superseded { .. })));
     server.request(3, Request::CheckSnapshot(request.snapshot.clone())).await;
     assert_eq!(server.reply(3).await, Ok(Reply::SnapshotChecked { broken: Vec::new() }));
     server.request(4, Request::Upload(Box::new(request.clone()))).await;
     let Ok(Reply::Uploaded(summary)) = server.reply(4).await else { panic!("not uploaded") };
-    server.request(5, Request::ClearSuperseded).await;
+    server.request(5, Request::ClearSuperseded(superseded)).await;
     assert!(matches!(server.reply(5).await, Ok(Reply::Cleared { .. })));
 
     for directory in &node.data {

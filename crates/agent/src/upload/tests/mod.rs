@@ -60,6 +60,7 @@ impl Bench {
             },
             snapshot,
             parent: None,
+            base: None,
         };
         Self { node, store, request, spool, backups: 1 }
     }

@@ -262,19 +262,6 @@ impl Keys {
         self.own(format!("{}{name}{mark}{MANIFEST_SUFFIX}", self.manifest_prefix(host)))
     }
 
-    /// The way back from the key of a node's manifest. Those of other nodes, those marked corrupt and those that this
-    /// version does not write are none.
-    pub fn parse_node_manifest(&self, host: &HostId, key: &ObjectKey) -> Option<NodeManifestName> {
-        let name = key.as_str().strip_prefix(&self.manifest_prefix(host))?.strip_suffix(MANIFEST_SUFFIX)?;
-        let (backup, base) = match name.split_once(ON) {
-            Some((backup, base)) => (backup, Some(base)),
-            None => (name, None),
-        };
-        let base = base.map(str::parse).transpose().ok()?;
-        let name = NodeManifestName { backup_id: backup.parse().ok()?, base };
-        (self.manifest(host, &name, "") == *key).then_some(name)
-    }
-
     /// `.../node/<host>/superseded/`.
     pub fn superseded_prefix(&self, host: &HostId) -> String {
         format!("{}superseded/", self.node_prefix(host))
@@ -370,6 +357,21 @@ pub struct NodeManifestName {
     pub backup_id: BackupId,
     /// The snapshot that an increment is added to.
     pub base: Option<BackupId>,
+}
+
+impl NodeManifestName {
+    /// The way back from a key. Those marked corrupt, and those that this version does not write, are none.
+    pub fn of(key: &ObjectKey) -> Option<Self> {
+        let (place, file) = key.as_str().rsplit_once('/')?;
+        let name = file.strip_suffix(MANIFEST_SUFFIX).filter(|_| place.ends_with("/manifest"))?;
+        let (backup, base) = match name.split_once(ON) {
+            Some((backup, base)) => (backup, Some(base)),
+            None => (name, None),
+        };
+        let base = base.map(str::parse).transpose().ok()?;
+        let parsed = Self { backup_id: backup.parse().ok()?, base };
+        (parsed.to_string() == name).then_some(parsed)
+    }
 }
 
 impl fmt::Display for NodeManifestName {

@@ -11,6 +11,7 @@ mod keys;
 mod lines;
 mod node_manifest;
 mod pin;
+mod superseded;
 mod trash;
 
 pub use cluster_manifest::{ClusterManifest, MissingNode, NodeManifestRef};
@@ -22,6 +23,7 @@ pub use node_manifest::{
     ObjectEntry, ParentRef, SstableEntry, TableRef, TableSchema, Truncation,
 };
 pub use pin::Pin;
+pub use superseded::{SupersededFile, SupersededHeader, SupersededList, SupersededWriter};
 pub use trash::{TrashHeader, TrashList, TrashWriter};
 
 /// The format that this build writes.

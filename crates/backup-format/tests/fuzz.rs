@@ -1,4 +1,4 @@
-//! Objects of a hostile store: manifests, pins and trash lists as they are stored and, since damage to a compressed
+//! Objects of a hostile store: manifests, pins and lists as they are stored and, since damage to a compressed
 //! stream rarely gets past its checksum, as text that is compressed after it was damaged. Also keys and ids.
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
@@ -98,6 +98,24 @@ fn trash_list(stored: &[u8]) -> bool {
     true
 }
 
+fn superseded_list(stored: &[u8]) -> bool {
+    let read = |stored: &[u8]| -> Result<(SupersededHeader, Vec<SupersededFile>), ManifestError> {
+        let mut list = SupersededList::open(stored)?;
+        let files = list.by_ref().collect::<Result<Vec<_>, _>>()?;
+        assert!(list.next().is_none());
+        Ok((list.header().clone(), files))
+    };
+    let Ok((header, files)) = read(stored) else { return false };
+    let mut writer = SupersededWriter::new(Vec::new(), &header).unwrap();
+    for file in &files {
+        let names = [&file.table.keyspace, &file.table.table, &file.name];
+        assert!(names.into_iter().chain(&file.index).all(|name| !name.contains('/') && name != ".."));
+        writer.push(file).unwrap();
+    }
+    assert_eq!(read(&writer.finish().unwrap().0).unwrap(), (header, files));
+    true
+}
+
 /// Gives the lines a footer that fits them: whoever writes a hostile object counts and hashes as well.
 fn forged(text: &[u8], counts: &str) -> Vec<u8> {
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
@@ -122,15 +140,14 @@ fn manifest_counts(text: &[u8]) -> String {
 
 #[test]
 fn a_damaged_node_manifest_is_refused_or_is_another_one() {
-    let fuzz =
-        Fuzz::new("node manifest").seeds([sample("node.jsonl.zst")]).seeds(bombs()).words(WORDS).cost(4);
-    fuzz.run(node_manifest);
+    let samples = ["node.jsonl.zst", "increment.jsonl.zst"].map(sample);
+    Fuzz::new("node manifest").seeds(samples).seeds(bombs()).words(WORDS).cost(4).run(node_manifest);
 }
 
 #[test]
 fn a_forged_node_manifest_that_is_accepted_is_written_the_same() {
-    let text = decompress(&sample("node.jsonl.zst"));
-    let fuzz = Fuzz::new("lines of a node manifest").seeds([text]).words(WORDS).cost(4);
+    let texts = ["node.jsonl.zst", "increment.jsonl.zst"].map(|name| decompress(&sample(name)));
+    let fuzz = Fuzz::new("lines of a node manifest").seeds(texts).words(WORDS).cost(4);
     fuzz.run(|text| node_manifest(&forged(text, &manifest_counts(text))));
 }
 
@@ -148,12 +165,27 @@ fn a_forged_trash_list_that_is_accepted_is_written_the_same() {
 }
 
 #[test]
+fn a_damaged_list_of_superseded_files_is_refused_or_is_another_one() {
+    let fuzz = Fuzz::new("superseded files").seeds([sample("superseded.jsonl.zst")]).seeds(bombs());
+    fuzz.words(WORDS).cost(4).run(superseded_list);
+}
+
+#[test]
+fn a_forged_list_of_superseded_files_that_is_accepted_is_written_the_same() {
+    let text = decompress(&sample("superseded.jsonl.zst"));
+    let fuzz = Fuzz::new("lines of superseded files").seeds([text]).words(WORDS).cost(4);
+    fuzz.run(|text| superseded_list(&forged(text, "\"files\":LINES")));
+}
+
+#[test]
 fn a_cluster_manifest_that_is_accepted_round_trips() {
-    Fuzz::new("cluster manifest").seeds([sample("cluster.json")]).words(WORDS).run(|document| {
-        let Ok(manifest) = ClusterManifest::from_json(document) else { return false };
-        assert_eq!(ClusterManifest::from_json(&manifest.to_json().unwrap()).unwrap(), manifest);
-        true
-    });
+    Fuzz::new("cluster manifest").seeds(["cluster.json", "increment.json"].map(sample)).words(WORDS).run(
+        |document| {
+            let Ok(manifest) = ClusterManifest::from_json(document) else { return false };
+            assert_eq!(ClusterManifest::from_json(&manifest.to_json().unwrap()).unwrap(), manifest);
+            true
+        },
+    );
 }
 
 #[test]
@@ -177,11 +209,17 @@ fn a_key_that_is_accepted_stays_in_its_place_and_round_trips() {
         let rest = key.splitn(4, '/').nth(3).unwrap();
         format!("{}/{rest}", keys.root())
     });
-    let seeds = ours.chain(stored.iter().cloned());
+    let host = "6d7c1b6e-53b6-4bd5-8ad9-c4a4a7a4f6b1".parse().unwrap();
+    let increment = keys.increment_manifest(&host, &BackupId::at(1), &BackupId::at(0)).to_string();
+    let seeds = ours.chain(stored.iter().cloned()).chain([increment]);
     Fuzz::new("object key").seeds(seeds).words(WORDS).run(|bytes| {
         let Ok(text) = std::str::from_utf8(bytes) else { return false };
         let Ok(key) = text.parse::<ObjectKey>() else { return false };
         assert_eq!(key.to_string(), text);
+        if let Some(name) = NodeManifestName::of(&key) {
+            assert!(text.ends_with(&format!("/manifest/{name}.jsonl.zst")));
+            return true;
+        }
         assert!(key.segments().all(|segment| !matches!(segment, "" | "." | "..") && segment.len() <= 255));
         let Ok(part) = keys.parse_component(&key) else { return false };
         let index = part.index.as_deref();

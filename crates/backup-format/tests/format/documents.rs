@@ -42,6 +42,12 @@ fn wrong_cluster_manifests_are_refused() {
         ),
         ("\"least_reader\": 1", "\"least_reader\": 5", "does not exist"),
         ("\"backup_type\": 2", "\"backup_type\": 4", "is not 1, 2 or 3"),
+        ("\"backup_type\": 2", "\"backup_type\": 3", "exactly increments have a base"),
+        (
+            "\"backup_type\": 2",
+            &format!("\"backup_type\": 2, \"base\": \"{PARENT}\""),
+            "exactly increments have a base",
+        ),
         ("\"backup_type\": 2", "\"backup_type\": -2", "invalid value"),
         ("18446744073709551615", "18446744073709551616", "invalid type"),
         ("18446744073709551615", "1e400", "number out of range"),
@@ -143,4 +149,45 @@ fn a_trash_list_is_written_in_order() {
     writer.push(&keys[2]).unwrap();
     let (stored, count) = writer.finish().unwrap();
     assert_eq!((read_trash(&stored).unwrap().1, count), (keys[1..3].to_vec(), 2));
+}
+
+#[test]
+fn a_list_of_superseded_files_comes_back_as_it_was() {
+    for files in [vec![], superseded_files()] {
+        assert_eq!(read_superseded(&write_superseded(&files)).unwrap(), (superseded_header(), files));
+    }
+}
+
+#[test]
+fn a_damaged_list_of_superseded_files_is_refused() {
+    let stored = write_superseded(&superseded_files());
+    for end in 0..stored.len() {
+        assert!(read_superseded(&stored[..end]).is_err(), "{end}");
+    }
+    let text = decompress(&stored);
+    let lines: Vec<&str> = text.lines().collect();
+    let short = [&lines[..1], &lines[2..]].concat().join("\n") + "\n";
+    let doubled = [&lines[..2], &lines[1..]].concat().join("\n") + "\n";
+    for wrong in [short, doubled, text.clone() + "\n"] {
+        assert!(read_superseded(&compress(wrong)).is_err());
+    }
+    // Names that would leave their place, with a footer that fits.
+    for (from, to) in [
+        ("nb-1-big-Data.db", "../nb-1-big-Data.db"),
+        ("nb-1-big-Data.db", ".."),
+        ("\"backups\"", "\"..\""),
+        ("\"snapshots\"", "\"a/b\""),
+        ("\".idx_v\"", "\"idx_v\""),
+        ("\".idx_v\"", "\".idx/../..\""),
+        ("00000000000000000000000000000003", ""),
+    ] {
+        let body: String = lines[..3].iter().map(|line| format!("{line}\n")).collect();
+        assert!(body.contains(from), "{from}");
+        let body = body.replace(from, to);
+        let footer = format!("{{\"footer\":true,\"files\":2,\"blake3\":\"{}\"}}\n", blake3_of(&body));
+        let refused = read_superseded(&compress(body + &footer)).unwrap_err();
+        assert!(matches!(refused, ManifestError::Invalid { .. }), "{to}: {refused}");
+    }
+    let mut writer = SupersededWriter::new(Vec::new(), &superseded_header()).unwrap();
+    assert!(writer.push(&SupersededFile { name: "a/b".into(), ..superseded_files().remove(0) }).is_err());
 }

@@ -6,6 +6,8 @@ use uuid::Uuid;
 pub(crate) const CLUSTER: &str = "Prod/<b>\u{202e}1-0f0e0d0c-0b0a-4908-8706-050403020100";
 pub(crate) const HOST: &str = "6d7c1b6e-53b6-4bd5-8ad9-c4a4a7a4f6b1";
 pub(crate) const BACKUP: &str = "01900000-0000-7000-8000-000000000001";
+/// The increment before, on [`PARENT`].
+pub(crate) const BEFORE: &str = "01900000-0000-7000-8000-0000000000aa";
 pub(crate) const PARENT: &str = "01900000-0000-7000-8000-000000000000";
 
 pub(crate) fn keys() -> Keys {
@@ -202,6 +204,69 @@ pub(crate) fn cluster_manifest() -> ClusterManifest {
         }],
         keyspaces: vec!["backups".into(), "ks1".into(), "system".into()],
     }
+}
+
+/// An increment on [`parent`], the second of its chain.
+pub(crate) fn increment_header() -> Header {
+    let before: BackupId = BEFORE.parse().unwrap();
+    Header {
+        kind: BackupKind::Incremental,
+        parent: Some(ParentRef {
+            key: keys().increment_manifest(&host(), &before, &parent()),
+            backup_id: before,
+            blake3: blake3_of("parent"),
+        }),
+        base: Some(parent()),
+        truncations: Some(vec![
+            Truncation { id: tables()[1].id.clone(), at_ms: 1_794_999_999_999 },
+            Truncation { id: tables()[2].id.clone(), at_ms: -1 },
+        ]),
+        ..header()
+    }
+}
+
+pub(crate) fn increment_cluster_manifest() -> ClusterManifest {
+    let mut manifest = cluster_manifest();
+    (manifest.backup_type, manifest.base) = (3, Some(parent()));
+    manifest.nodes[0].key = keys().increment_manifest(&host(), &backup(), &parent());
+    manifest
+}
+
+pub(crate) fn superseded_header() -> SupersededHeader {
+    SupersededHeader {
+        format: FORMAT,
+        least_reader: LEAST_READER,
+        cluster_id: CLUSTER.parse().unwrap(),
+        host_id: host(),
+        backup_id: backup(),
+    }
+}
+
+pub(crate) fn superseded_files() -> Vec<SupersededFile> {
+    let file = |index: Option<&str>, name: &str, birth_ns| SupersededFile {
+        data_directory: "/disk2/data\u{202e}".into(),
+        table: tables()[0].clone(),
+        index: index.map(str::to_owned),
+        name: name.into(),
+        device: (8, u32::MAX),
+        inode: u64::MAX,
+        birth_ns,
+    };
+    vec![file(None, "nb-1-big-Data.db", Some(-1)), file(Some(".idx_v"), "nb-1-big-TOC.txt", None)]
+}
+
+pub(crate) fn write_superseded(files: &[SupersededFile]) -> Vec<u8> {
+    let mut writer = SupersededWriter::new(Vec::new(), &superseded_header()).unwrap();
+    files.iter().for_each(|file| writer.push(file).unwrap());
+    writer.finish().unwrap().0
+}
+
+pub(crate) fn read_superseded(
+    stored: &[u8],
+) -> Result<(SupersededHeader, Vec<SupersededFile>), ManifestError> {
+    let mut list = SupersededList::open(stored)?;
+    let files = list.by_ref().collect::<Result<_, _>>()?;
+    Ok((list.header().clone(), files))
 }
 
 pub(crate) fn pin() -> Pin {

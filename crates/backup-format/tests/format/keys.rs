@@ -33,6 +33,16 @@ fn keys_are_those_of_format_1() {
             keys.corrupt_node_manifest(&host, &backup).into(),
             format!("{node}/manifest/{BACKUP}.corrupt.jsonl.zst"),
         ),
+        (
+            keys.increment_manifest(&host, &backup, &parent()).into(),
+            format!("{node}/manifest/{BACKUP}.on-{PARENT}.jsonl.zst"),
+        ),
+        (
+            keys.corrupt_increment_manifest(&host, &backup, &parent()).into(),
+            format!("{node}/manifest/{BACKUP}.on-{PARENT}.corrupt.jsonl.zst"),
+        ),
+        (keys.superseded_prefix(&host), format!("{node}/superseded/")),
+        (keys.superseded(&host, &backup).into(), format!("{node}/superseded/{BACKUP}.jsonl.zst")),
         (keys.backup_prefix(), format!("{ROOT}/backup/")),
         (keys.cluster_manifest(&backup).into(), format!("{ROOT}/backup/{BACKUP}.json")),
         (keys.pin_prefix(), format!("{ROOT}/pin/")),
@@ -43,6 +53,41 @@ fn keys_are_those_of_format_1() {
     ] {
         assert_eq!(key, expected);
         assert!(key.ends_with('/') || key.parse::<ObjectKey>().is_ok());
+    }
+}
+
+#[test]
+fn a_listing_of_manifests_tells_bases_and_chains() {
+    let (host, backup, base) = (host(), backup(), parent());
+    let snapshot = keys().node_manifest(&host, &backup);
+    let increment = keys().increment_manifest(&host, &backup, &base);
+    let name = |base| Some(NodeManifestName { backup_id: backup, base });
+    assert_eq!(NodeManifestName::of(&snapshot), name(None));
+    assert_eq!(NodeManifestName::of(&increment), name(Some(base)));
+    for none in [
+        keys().corrupt_node_manifest(&host, &backup),
+        keys().corrupt_increment_manifest(&host, &backup, &base),
+    ] {
+        assert_eq!(NodeManifestName::of(&none), None, "{none}");
+    }
+    let (snapshot, increment) = (snapshot.to_string(), increment.to_string());
+    for foreign in [
+        snapshot.replace(BACKUP, &BACKUP.replace('a', "A").replace("01900000", "0190000F")),
+        snapshot.replace(BACKUP, &BACKUP.replace('-', "")),
+        snapshot.replace(".jsonl.zst", ".jsonl"),
+        snapshot.replace(".jsonl.zst", "jsonl.zst"),
+        snapshot.replace(".jsonl.zst", ".jsonl.zst.1"),
+        snapshot.replace("/manifest/", "/manifests/"),
+        snapshot.replace("/manifest/", "/superseded/"),
+        snapshot.replace("/manifest/", "/manifest/x/"),
+        increment.replace(".on-", ".on-.on-"),
+        increment.replace(".on-", ".ON-"),
+        increment.replace(&format!(".on-{PARENT}"), ".on-"),
+        increment.replace(PARENT, &format!("{PARENT}.on-{PARENT}")),
+        increment.replace(PARENT, &PARENT.replace("0190", "019F")),
+        BACKUP.to_owned(),
+    ] {
+        assert_eq!(NodeManifestName::of(&foreign.parse().unwrap()), None, "{foreign}");
     }
 }
 

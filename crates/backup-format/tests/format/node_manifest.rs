@@ -128,6 +128,24 @@ fn headers_that_make_no_sense_are_refused() {
         },
         "an increment has no parent",
     );
+    check(&|h| h.base = Some(parent()), "it has a base, and is no increment");
+    check(&|h| *h = Header { base: None, ..increment_header() }, "an increment has no base");
+    let chained = |change: &dyn Fn(&mut Header), reason: &str| {
+        let chained = |h: &mut Header| {
+            *h = increment_header();
+            change(h);
+        };
+        check(&chained, reason);
+    };
+    chained(&|h| h.base = Some(backup()), "an increment is its own parent");
+    chained(&|h| h.backup_id = BEFORE.parse().unwrap(), "an increment is its own parent");
+    // Of another base, of another node, of the base under the name of an increment on it.
+    chained(&|h| h.base = Some(BackupId::at(7)), "neither the base nor an increment on it");
+    chained(&|h| h.host_id = uuid::Uuid::nil().into(), "neither the base nor an increment on it");
+    chained(&|h| h.parent.as_mut().unwrap().backup_id = parent(), "neither the base nor an increment on it");
+    let twice = increment_header().truncations.unwrap().remove(0);
+    chained(&|h| h.truncations = Some(vec![twice.clone(), twice.clone()]), "is there twice");
+    chained(&|h| h.truncations.as_mut().unwrap()[0].id = "X".repeat(32), "32 lower-case hex digits");
     check(&|h| h.cluster_id = "水".repeat(100).parse().unwrap(), "more than 255 bytes");
 }
 

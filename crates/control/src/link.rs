@@ -64,9 +64,14 @@ impl Link {
         self.progress.send_modify(|now| (now.bytes_done, now.bytes_total) = (bytes, bytes));
     }
 
-    /// A session with the node's Cassandra.
+    /// A session with the node's Cassandra. It may go through the agent; one that is gone is replaced.
     pub(crate) async fn cassandra(&self) -> Result<Box<dyn Cassandra>, NodeError> {
-        self.access.cassandra(&self.address).await
+        let outcome = self.running_agent().await?.cassandra().await;
+        if !matches!(&outcome, Err(e) if e.kind == NodeErrorKind::Gone) {
+            return outcome;
+        }
+        self.agent.lock().await.take();
+        self.running_agent().await?.cassandra().await
     }
 
     /// Takes the node's lock with the current agent.

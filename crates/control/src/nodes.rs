@@ -16,7 +16,7 @@ pub trait NodeAccess: Send + Sync + 'static {
     async fn agent(&self, address: &str, hello: ServerHello) -> Result<Box<dyn Agent>, NodeError>;
     /// Logs in and out again: the node's host key is known from then on.
     async fn meet(&self, address: &str) -> Result<(), NodeError>;
-    /// Opens a session with the node's Cassandra.
+    /// Opens a session with the node's Cassandra, through an agent of its own where there is no direct way.
     async fn cassandra(&self, address: &str) -> Result<Box<dyn Cassandra>, NodeError>;
 }
 
@@ -28,6 +28,8 @@ pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 pub trait Agent: Send + Sync {
     /// Sends a request and waits for its answer.
     async fn request(&self, request: Request, progress: OnProgress) -> Result<Reply, NodeError>;
+    /// Opens a session with the node's Cassandra, through this agent where there is no direct way.
+    async fn cassandra(&self) -> Result<Box<dyn Cassandra>, NodeError>;
     /// Asks the request under way to stop.
     async fn cancel(&self);
     /// Ends the agent and waits until the connection is closed.

@@ -14,8 +14,8 @@ use crate::operations::{Cluster, OperationError, OperationErrorKind};
 use crate::perform::chain;
 use crate::runner::database_failed;
 
-/// To connect to one node and read what it says of itself.
-const DESCRIBE_LIMIT: Duration = Duration::from_secs(45);
+/// To connect to one node, its agent pushed first if need be, and read what it says of itself.
+const DESCRIBE_LIMIT: Duration = Duration::from_secs(180);
 
 /// Logins under way at once.
 const MEETINGS_AT_ONCE: usize = 16;

@@ -3,12 +3,17 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_api::refused_address;
 use cassy_cassandra::{Channel, Dialer};
 use cassy_control::nodes::{NodeError, NodeErrorKind};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A node that takes longer is behind a firewall; there may be another way to it.
+const CONNECT_LIMIT: Duration = Duration::from_secs(4);
 
 /// Asks the system's resolver; an address in digits is answered as it is.
 pub(super) async fn look_up(host: &str) -> io::Result<Vec<IpAddr>> {
@@ -47,7 +52,8 @@ impl Dialer for JudgedDialer {
     async fn dial(&self, _host: &str, port: u16) -> io::Result<Box<dyn Channel>> {
         let mut failure = io::Error::other("there is no address to connect to");
         for address in &self.addresses {
-            match TcpStream::connect((*address, port)).await {
+            let connected = timeout(CONNECT_LIMIT, TcpStream::connect((*address, port))).await;
+            match connected.unwrap_or_else(|_elapsed| Err(silent(*address, port))) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
                     return Ok(Box::new(stream));
@@ -61,6 +67,11 @@ impl Dialer for JudgedDialer {
     fn is_confidential(&self, _host: &str) -> bool {
         self.addresses.iter().all(IpAddr::is_loopback)
     }
+}
+
+fn silent(address: IpAddr, port: u16) -> io::Error {
+    let message = format!("no answer from {address} port {port} within {} s", CONNECT_LIMIT.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, message)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod host_keys;
+mod jmx;
 mod lease;
 mod nodes;
 

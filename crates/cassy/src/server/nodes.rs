@@ -6,18 +6,26 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_agent_protocol::{AgentErrorKind, Progress, Reply, Request, ServerHello};
-use cassy_cassandra::{Deadlines, ErrorClass, Keyspaces, NodeSession, OperationMode, SnapshotTag};
+use cassy_cassandra::{Keyspaces, NodeSession, OperationMode, SnapshotTag};
 use cassy_control::chain;
 use cassy_control::nodes::{
     Agent, Cassandra, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
 };
 use cassy_ssh::{AgentCallError, AgentHandle, Class, Ssh, SshError};
 use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
 
-use super::addresses::{self, JudgedDialer};
+use super::jmx;
 
 /// Of a flush or a snapshot; the stage's own limit is longer.
 const CHANGE_LIMIT: Duration = Duration::from_secs(840);
+
+/// To start an agent that only relays, its binary pushed first if need be.
+const RELAY_START_LIMIT: Duration = Duration::from_secs(120);
+/// Between two heartbeats of such an agent and the server.
+const RELAY_HEARTBEAT_MS: u64 = 3000;
+/// After such a silence the other side is taken for gone.
+const RELAY_SILENCE_MS: u64 = 20_000;
 
 /// See the module.
 pub(super) struct RealNodes {
@@ -35,7 +43,11 @@ impl RealNodes {
 impl NodeAccess for RealNodes {
     async fn agent(&self, address: &str, hello: ServerHello) -> Result<Box<dyn Agent>, NodeError> {
         let handle = self.ssh.agent(address, hello).await.map_err(|error| ssh_error(&error))?;
-        Ok(Box::new(RemoteAgent { address: address.to_owned(), handle: Mutex::new(Some(Arc::new(handle))) }))
+        Ok(Box::new(RemoteAgent {
+            address: address.to_owned(),
+            jmx_port: self.jmx_port,
+            handle: Mutex::new(Some(Arc::new(handle))),
+        }))
     }
 
     async fn meet(&self, address: &str) -> Result<(), NodeError> {
@@ -43,15 +55,34 @@ impl NodeAccess for RealNodes {
     }
 
     async fn cassandra(&self, address: &str) -> Result<Box<dyn Cassandra>, NodeError> {
-        let addresses = addresses::judged(address, addresses::look_up(address).await)?;
-        let dialer = Arc::new(JudgedDialer { addresses });
-        let session = NodeSession::connect(dialer, address, self.jmx_port, Deadlines::default()).await;
-        Ok(Box::new(RemoteCassandra { session: session.map_err(|error| jmx_error(&error))? }))
+        let session = jmx::open(address, self.jmx_port, self.relaying_agent(address)).await?;
+        Ok(Box::new(RemoteCassandra { session }))
+    }
+}
+
+impl RealNodes {
+    /// An agent that only relays: it takes no lock, and ends with the session that it is for.
+    async fn relaying_agent(&self, address: &str) -> Result<Arc<AgentHandle>, NodeError> {
+        let hello = ServerHello {
+            job_id: "relay".to_owned(),
+            epoch: 0,
+            heartbeat_ms: RELAY_HEARTBEAT_MS,
+            silence_ms: RELAY_SILENCE_MS,
+        };
+        match timeout(RELAY_START_LIMIT, self.ssh.agent(address, hello)).await {
+            Ok(agent) => agent.map(Arc::new).map_err(|error| ssh_error(&error)),
+            Err(_elapsed) => {
+                let limit = RELAY_START_LIMIT.as_secs();
+                let message = format!("{address}: the agent did not start within {limit} s");
+                Err(NodeError::new(NodeErrorKind::Unreachable, message))
+            }
+        }
     }
 }
 
 struct RemoteAgent {
     address: String,
+    jmx_port: u16,
     handle: Mutex<Option<Arc<AgentHandle>>>,
 }
 
@@ -85,6 +116,11 @@ impl Agent for RemoteAgent {
         }
     }
 
+    async fn cassandra(&self) -> Result<Box<dyn Cassandra>, NodeError> {
+        let session = jmx::open(&self.address, self.jmx_port, self.handle()).await?;
+        Ok(Box::new(RemoteCassandra { session }))
+    }
+
     async fn cancel(&self) {
         if let Ok(handle) = self.handle().await {
             handle.cancel().await;
@@ -106,30 +142,30 @@ struct RemoteCassandra {
 #[async_trait]
 impl Cassandra for RemoteCassandra {
     async fn describe(&mut self) -> Result<NodeDescription, NodeError> {
-        describe(&mut self.session).await.map_err(|error| jmx_error(&error))
+        describe(&mut self.session).await.map_err(|error| jmx::node_error(&error))
     }
 
     async fn tables(&mut self) -> Result<Vec<(String, String)>, NodeError> {
-        self.session.tables().await.map_err(|error| jmx_error(&error))
+        self.session.tables().await.map_err(|error| jmx::node_error(&error))
     }
 
     async fn keyspaces(&mut self) -> Result<Vec<String>, NodeError> {
-        self.session.keyspaces().await.map_err(|error| jmx_error(&error))
+        self.session.keyspaces().await.map_err(|error| jmx::node_error(&error))
     }
 
     async fn flush(&mut self, keyspaces: &[String]) -> Result<(), NodeError> {
         let keyspaces = named(keyspaces)?;
-        self.session.flush(&keyspaces, CHANGE_LIMIT).await.map_err(|error| jmx_error(&error))
+        self.session.flush(&keyspaces, CHANGE_LIMIT).await.map_err(|error| jmx::node_error(&error))
     }
 
     async fn take_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
         let (tag, keyspaces) = (ours(tag)?, named(keyspaces)?);
-        self.session.take_snapshot(tag, &keyspaces, CHANGE_LIMIT).await.map_err(|error| jmx_error(&error))
+        self.session.take_snapshot(tag, &keyspaces, CHANGE_LIMIT).await.map_err(|error| jmx::node_error(&error))
     }
 
     async fn clear_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
         let (tag, keyspaces) = (ours(tag)?, named(keyspaces)?);
-        self.session.clear_snapshot(tag, &keyspaces, CHANGE_LIMIT).await.map_err(|error| jmx_error(&error))
+        self.session.clear_snapshot(tag, &keyspaces, CHANGE_LIMIT).await.map_err(|error| jmx::node_error(&error))
     }
 }
 
@@ -199,12 +235,4 @@ fn call_error(address: &str, hostname: &str, error: AgentCallError) -> NodeError
             NodeError { kind, message: format!("{address}: {}", error.message), hint: error.hint }
         }
     }
-}
-
-fn jmx_error(error: &cassy_cassandra::NodeError) -> NodeError {
-    let kind = match error.class() {
-        ErrorClass::Transient => NodeErrorKind::Unreachable,
-        ErrorClass::Permanent | ErrorClass::Bug => NodeErrorKind::Permanent,
-    };
-    NodeError { kind, message: chain(error), hint: error.hint().map(str::to_owned) }
 }

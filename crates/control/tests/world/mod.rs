@@ -176,6 +176,10 @@ impl Agent for FakeAgent {
         Ok(reply)
     }
 
+    async fn cassandra(&self) -> Result<Box<dyn Cassandra>, NodeError> {
+        FakeAccess(Arc::clone(&self.0)).cassandra(NODE).await
+    }
+
     async fn cancel(&self) {}
 
     async fn close(&self) {}

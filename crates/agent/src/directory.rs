@@ -1,7 +1,7 @@
 //! A node's directories by descriptors: below a data directory no symbolic link is ever followed, and nothing but
 //! regular files is ever opened.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::AgentErrorKind;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Dir, DirEntry, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -187,45 +187,59 @@ impl Directory {
         }
     }
 
-    /// All names but `.` and `..`, sorted. A directory that was removed since it was opened has none: tables may be
-    /// dropped at any time.
+    /// All names but `.` and `..`, sorted.
     pub(crate) fn entries(&self) -> Result<Vec<(OsString, Kind)>, FileError> {
-        let error = |errno| FileError::io("list", &self.path, errno);
-        let mut entries = Vec::new();
-        let listing = match Dir::read_from(self) {
-            Err(Errno::NOENT) => return Ok(entries),
-            listing => listing.map_err(error)?,
-        };
-        for entry in listing {
-            let entry = match entry {
-                Err(Errno::NOENT) => break,
-                entry => entry.map_err(error)?,
-            };
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let kind = match entry.file_type() {
-                FileType::Unknown => match rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-                    Err(Errno::NOENT) => continue,
-                    Err(errno) => return Err(error(errno)),
-                },
-                known => known,
-            };
-            entries.push((OsString::from_vec(name.to_bytes().to_vec()), Kind::of(kind)));
-        }
+        let mut entries = self.each_entry()?.collect::<Result<Vec<_>, _>>()?;
         entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(entries)
     }
 
-    /// The names of the directories in it; names that are not UTF-8 are nobody's here.
+    /// The same one after another, in no order: there may be very many. A directory that was removed since it was
+    /// opened has none: tables may be dropped at any time.
+    pub(crate) fn each_entry(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(OsString, Kind), FileError>>, FileError> {
+        let listing = match Dir::read_from(self) {
+            Ok(listing) => Some(listing),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(self.unlisted(errno)),
+        };
+        Ok(listing.into_iter().flatten().filter_map(|entry| self.entry(entry).transpose()))
+    }
+
+    fn entry(&self, entry: Result<DirEntry, Errno>) -> Result<Option<(OsString, Kind)>, FileError> {
+        let entry = match entry {
+            Err(Errno::NOENT) => return Ok(None),
+            entry => entry.map_err(|errno| self.unlisted(errno))?,
+        };
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            return Ok(None);
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => match rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(errno) => return Err(self.unlisted(errno)),
+            },
+            known => known,
+        };
+        Ok(Some((OsString::from_vec(name.to_bytes().to_vec()), Kind::of(kind))))
+    }
+
+    fn unlisted(&self, errno: Errno) -> FileError {
+        FileError::io("list", &self.path, errno)
+    }
+
+    /// The names of the directories in it, sorted; names that are not UTF-8 are nobody's here.
     pub(crate) fn subdirectories(&self) -> Result<Vec<String>, FileError> {
-        let entries = self.entries()?.into_iter();
-        Ok(entries
-            .filter(|(_, kind)| *kind == Kind::Directory)
-            .filter_map(|(name, _)| name.into_string().ok())
-            .collect())
+        let mut names = Vec::new();
+        for entry in self.each_entry()? {
+            let (name, kind) = entry?;
+            names.extend(name.into_string().ok().filter(|_| kind == Kind::Directory));
+        }
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// What the system says of a regular file.
@@ -252,7 +266,7 @@ impl Directory {
     }
 
     /// Removes a file, or a link; false when it is gone already.
-    pub(crate) fn remove_file(&self, name: &std::ffi::OsStr) -> Result<bool, FileError> {
+    pub(crate) fn remove_file(&self, name: &OsStr) -> Result<bool, FileError> {
         match rustix::fs::unlinkat(self, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),

@@ -148,7 +148,8 @@ impl Superseded {
         directory: &Directory,
         lines: &mut impl Write,
     ) -> Result<(), SupersededError> {
-        for (name, kind) in directory.entries().map_err(file)? {
+        for entry in directory.each_entry().map_err(file)? {
+            let (name, kind) = entry.map_err(file)?;
             let Some(name) = name.into_string().ok().filter(|name| ComponentName::parse(name).is_some())
             else {
                 continue;

@@ -14,6 +14,8 @@ use crate::failure::{IntoAgentError, agent_error};
 
 /// A snapshot has its files and the directories of indexes; nothing is deeper.
 const DEPTH_LIMIT: u32 = 4;
+/// Names of a directory that are in memory at once: a snapshot may have very many files.
+const PORTION: usize = 1_000;
 /// An answer names no more tags than this; each job leaves a few at most.
 const TAGS_LIMIT: usize = 10_000;
 
@@ -114,8 +116,16 @@ fn remove(parent: &Directory, name: &OsStr, kind: Kind, depth: u32) -> Result<u6
         return Err(SweepError::TooDeep { path: directory.path().display().to_string() });
     }
     let mut removed = 0;
-    for (entry, kind) in directory.entries().map_err(file)? {
-        removed += remove(&directory, &entry, kind, depth - 1)?;
+    loop {
+        let portion: Result<Vec<_>, _> = directory.each_entry().map_err(file)?.take(PORTION).collect();
+        let portion = portion.map_err(file)?;
+        let is_last = portion.len() < PORTION;
+        for (entry, kind) in portion {
+            removed += remove(&directory, &entry, kind, depth - 1)?;
+        }
+        if is_last {
+            break;
+        }
     }
     parent.remove_directory(text).map_err(file)?;
     Ok(removed)
@@ -205,6 +215,19 @@ mod tests {
         assert_eq!(snapshots(&request(&data, &[OURS])).expect("sweep"), 1);
         assert_eq!(listed(&data), Vec::<String>::new());
         assert!(outside.join("precious").exists());
+    }
+
+    #[test]
+    fn a_snapshot_of_very_many_files_goes() {
+        let base = tempfile::tempdir().expect("tempdir");
+        let snapshot = snapshots_of(base.path(), "ks").join(OURS);
+        fs::create_dir_all(&snapshot).expect("mkdir");
+        let files = 2 * PORTION + 1;
+        for number in 0..files {
+            fs::write(snapshot.join(format!("nb-{number}-big-Data.db")), "").expect("write");
+        }
+        let removed = snapshots(&request(base.path(), &[OURS])).expect("sweep");
+        assert_eq!((usize::try_from(removed), snapshot.exists()), (Ok(files), false));
     }
 
     #[test]

@@ -130,9 +130,10 @@ fn a_snapshots_manifest_that_is_accepted_names_data_files_only() {
     let fuzz = Fuzz::new("snapshot's manifest.json").seeds(seeds).seeds([deep]).words(WORDS).words(words);
     fuzz.run(|bytes| {
         let Ok(manifest) = SnapshotManifest::parse(bytes) else { return false };
-        for (index, file) in &manifest.files {
+        for (place, (index, file)) in manifest.files().enumerate() {
             assert!(is_plain_name(file) && file.ends_with("-Data.db"));
-            assert!(index.as_deref().is_none_or(is_index_directory));
+            assert!(index.is_none_or(is_index_directory));
+            assert_eq!(manifest.position(index, file), Some(place));
         }
         true
     });

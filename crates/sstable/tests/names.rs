@@ -344,19 +344,24 @@ fn digests() {
 
 #[test]
 fn manifests_of_snapshots() {
-    let data = |index: Option<&str>, file: &str| (index.map(str::to_owned), file.to_owned());
-    let both = vec![data(None, "nb-1-big-Data.db"), data(Some(".idx_w"), "nb-1-big-Data.db")];
+    let both = vec![(Some(".idx_w"), "nb-1-big-Data.db"), (None, "nb-1-big-Data.db")];
     let pretty = "{\n  \"files\" : [ \"nb-1-big-Data.db\", \".idx_w/nb-1-big-Data.db\" ],\n  \"created_at\" : \"2026-11-22T21:08:57.939Z\",\n  \"expires_at\" : null,\n  \"ephemeral\" : false\n}";
     for (content, files) in [
         (r#"{"files":["nb-1-big-Data.db",".idx_w\/nb-1-big-Data.db"]}"#, both.clone()),
         (pretty, both),
         (r#"{"files":[]}"#, vec![]),
+        (r#"{"files":["nb-1-big-Data.db","nb-1-big-Data.db"]}"#, vec![(None, "nb-1-big-Data.db")]),
         (
             r#"{"table_id":{"x":[1]},"files":["da-3h5q_1oih_3aqow23nzcs57htqnl-bti-Data.db"]}"#,
-            vec![data(None, "da-3h5q_1oih_3aqow23nzcs57htqnl-bti-Data.db")],
+            vec![(None, "da-3h5q_1oih_3aqow23nzcs57htqnl-bti-Data.db")],
         ),
     ] {
-        assert_eq!(SnapshotManifest::parse(content.as_bytes()).unwrap().files, files);
+        let manifest = SnapshotManifest::parse(content.as_bytes()).unwrap();
+        assert_eq!(manifest.files().collect::<Vec<_>>(), files);
+        for (place, (index, file)) in files.into_iter().enumerate() {
+            assert_eq!(manifest.position(index, file), Some(place));
+        }
+        assert_eq!(manifest.position(Some(".idx_v"), "nb-1-big-Data.db"), None);
     }
     let deep = format!("{{\"files\":{}", "[".repeat(100_000));
     for content in [

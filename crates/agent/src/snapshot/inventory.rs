@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use cassy_agent_protocol::SnapshotTag;
 use cassy_backup_format::TableRef;
@@ -16,7 +15,9 @@ use cassy_sstable::{
     is_index_directory,
 };
 
-use crate::directory::{Directory, FileError, FileStat, Kind};
+use super::sstables::{Place, Sstables};
+use super::whole::Problems;
+use crate::directory::{Directory, FileError, Kind};
 
 /// A manifest.json or schema.cql is never larger.
 const TEXT_LIMIT_BYTES: u64 = 16 << 20;
@@ -32,97 +33,16 @@ pub(crate) struct TableSnapshot {
 }
 
 /// What a table's snapshot consists of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TableContent {
     /// In the order of a node manifest's lines.
-    pub(crate) sstables: Vec<SstableFiles>,
+    pub(crate) sstables: Sstables,
     /// Each `manifest.json` of Cassandra: path and content.
     pub(crate) manifests: Vec<(PathBuf, Vec<u8>)>,
     /// The content of `schema.cql`.
     pub(crate) schema: Option<Vec<u8>>,
     /// What belongs to no SSTable.
-    pub(crate) strangers: Vec<PathBuf>,
-}
-
-/// The files of one SSTable. A table may have very many.
-#[derive(Debug, Clone)]
-pub(crate) struct SstableFiles {
-    /// `nb-1-big`
-    pub(crate) name: String,
-    /// The number of the data directory.
-    pub(crate) directory: u32,
-    /// Where they lie.
-    pub(crate) place: Arc<Place>,
-    /// By component.
-    pub(crate) files: Components,
-}
-
-/// Where SSTables lie: the snapshot's directory, or one of an index below it.
-#[derive(Debug)]
-pub(crate) struct Place {
-    number: u32,
-    /// The data directory.
-    pub(crate) data: PathBuf,
-    /// From the data directory to the files.
-    path: Vec<String>,
-    /// The index's directory, with its leading dot.
-    index: Option<String>,
-}
-
-/// An SSTable's components, sorted: a handful, so that no tree is smaller.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Components(Vec<(String, FileStat)>);
-
-impl Components {
-    fn insert(&mut self, component: String, stat: FileStat) {
-        // No directory lists a name twice.
-        if let Err(place) = self.0.binary_search_by(|(known, _)| known.cmp(&component)) {
-            self.0.insert(place, (component, stat));
-        }
-    }
-
-    /// Of the component with this name.
-    pub(crate) fn get(&self, component: &str) -> Option<&FileStat> {
-        let place = self.0.binary_search_by(|(known, _)| known.as_str().cmp(component)).ok()?;
-        self.0.get(place).map(|(_, stat)| stat)
-    }
-
-    /// In the order of their names.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &FileStat)> {
-        self.0.iter().map(|(component, stat)| (component, stat))
-    }
-
-    /// How many.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl SstableFiles {
-    /// The index's directory, with its leading dot.
-    pub(crate) fn index(&self) -> Option<&str> {
-        self.place.index.as_deref()
-    }
-
-    /// Opens the directory of the files.
-    pub(crate) fn open(&self) -> Result<Directory, FileError> {
-        let names = self.place.path.iter().map(String::as_str);
-        Directory::below(&self.place.data, names)?
-            .ok_or_else(|| FileError::Vanished { path: self.full_path() })
-    }
-
-    pub(crate) fn full_path(&self) -> PathBuf {
-        self.place.path.iter().fold(self.place.data.clone(), |path, name| path.join(name))
-    }
-
-    /// `nb-1-big-Data.db`
-    pub(crate) fn file_name(&self, component: &str) -> String {
-        format!("{}-{component}", self.name)
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.files.iter().map(|(_, file)| file.size).sum()
-    }
+    pub(crate) strangers: Problems,
 }
 
 /// Every table with a snapshot of this tag, sorted.
@@ -175,22 +95,27 @@ fn directory_name(table: &TableRef) -> String {
 }
 
 impl TableSnapshot {
-    /// Looks at every file of it, and reads the small ones that are no SSTable's.
+    /// Gives each data directory another number, by the one it has.
+    pub(crate) fn renumber(&mut self, numbers: &[u32]) {
+        for (number, _) in &mut self.directories {
+            let place = usize::try_from(*number).unwrap_or(usize::MAX);
+            *number = numbers.get(place).copied().unwrap_or(*number);
+        }
+    }
+
+    /// Looks at every name in it, and reads the small files that are no SSTable's.
     pub(crate) fn read(&self) -> Result<TableContent, FileError> {
         let mut reading = Reading::default();
         for (number, data) in &self.directories {
-            let table = directory_name(&self.table);
             let path = vec![
                 self.table.keyspace.clone(),
-                table,
+                directory_name(&self.table),
                 SNAPSHOTS_DIRECTORY.to_owned(),
                 self.tag.to_string(),
             ];
-            let place = Arc::new(Place { number: *number, data: data.clone(), path, index: None });
-            let directory = Directory::below(data, place.path.iter().map(String::as_str))?;
             // Another tool may just have cleared it; then the check finds its files missing.
-            let Some(directory) = directory else { continue };
-            reading.snapshot(&directory, &place)?;
+            let Some(directory) = Directory::below(data, path.iter().map(String::as_str))? else { continue };
+            reading.snapshot(&directory, Place::new(*number, data.clone(), path))?;
         }
         Ok(reading.finish())
     }
@@ -198,79 +123,55 @@ impl TableSnapshot {
 
 #[derive(Default)]
 struct Reading {
-    content: TableContent,
-    /// By index, name and data directory: the order of a node manifest.
-    sstables: BTreeMap<(Option<String>, String, u32), SstableFiles>,
+    manifests: Vec<(PathBuf, Vec<u8>)>,
+    schema: Option<Vec<u8>>,
+    strangers: Problems,
+    places: Vec<Place>,
 }
 
 impl Reading {
-    fn snapshot(&mut self, directory: &Directory, place: &Arc<Place>) -> Result<(), FileError> {
-        for (name, kind) in directory.entries()? {
+    fn snapshot(&mut self, directory: &Directory, place: Place) -> Result<(), FileError> {
+        for entry in directory.each_entry()? {
+            let (name, kind) = entry?;
             let name = text(directory, name)?;
             match kind {
                 Kind::Directory if is_index_directory(&name) => {
-                    let path = place.path.iter().cloned().chain([name.clone()]).collect();
-                    let Place { number, ref data, .. } = **place;
-                    let place = Place { number, data: data.clone(), path, index: Some(name.clone()) };
-                    let Some(directory) = directory.subdirectory(&name)? else { continue };
-                    self.index(&directory, &Arc::new(place))?;
+                    let Some(index) = directory.subdirectory(&name)? else { continue };
+                    for entry in index.each_entry()? {
+                        let (name, kind) = entry?;
+                        self.component(&index, &text(&index, name)?, kind)?;
+                    }
+                    self.places.push(place.index(name));
                 }
                 Kind::File if name == SNAPSHOT_MANIFEST_FILE => {
                     let content = small_file(directory, &name, TEXT_LIMIT_BYTES)?;
-                    self.content.manifests.push((directory.path().join(name), content));
+                    self.manifests.push((directory.path().join(name), content));
                 }
                 Kind::File if name == SNAPSHOT_SCHEMA_FILE => {
-                    self.content.schema = Some(small_file(directory, &name, TEXT_LIMIT_BYTES)?);
+                    self.schema = Some(small_file(directory, &name, TEXT_LIMIT_BYTES)?);
                 }
-                _ => self.component(directory, place, name, kind)?,
+                _ => self.component(directory, &name, kind)?,
             }
         }
+        self.places.push(place);
         Ok(())
     }
 
-    fn index(&mut self, directory: &Directory, place: &Arc<Place>) -> Result<(), FileError> {
-        for (name, kind) in directory.entries()? {
-            let name = text(directory, name)?;
-            self.component(directory, place, name, kind)?;
-        }
-        Ok(())
-    }
-
-    fn component(
-        &mut self,
-        directory: &Directory,
-        place: &Arc<Place>,
-        name: String,
-        kind: Kind,
-    ) -> Result<(), FileError> {
+    fn component(&mut self, directory: &Directory, name: &str, kind: Kind) -> Result<(), FileError> {
+        let path = || directory.path().join(name);
         match kind {
-            Kind::File => {}
-            Kind::Directory => {
-                self.content.strangers.push(directory.path().join(name));
-                return Ok(());
+            Kind::File if ComponentName::parse(name).is_some() => {}
+            Kind::File | Kind::Directory => {
+                self.strangers.add(|| format!("{} is no component of an SSTable", path().display()));
             }
-            Kind::Other(kind) => return Err(FileError::NotPlain { path: directory.path().join(name), kind }),
+            Kind::Other(kind) => return Err(FileError::NotPlain { path: path(), kind }),
         }
-        let Some(ComponentName { sstable, component }) = ComponentName::parse(&name) else {
-            self.content.strangers.push(directory.path().join(name));
-            return Ok(());
-        };
-        let stat = directory.stat(&name)?;
-        let sstable = sstable.to_string();
-        let key = (place.index.clone(), sstable.clone(), place.number);
-        let files = self.sstables.entry(key).or_insert_with(|| SstableFiles {
-            name: sstable,
-            directory: place.number,
-            place: Arc::clone(place),
-            files: Components::default(),
-        });
-        files.files.insert(component, stat);
         Ok(())
     }
 
-    fn finish(mut self) -> TableContent {
-        self.content.sstables = self.sstables.into_values().collect();
-        self.content
+    fn finish(self) -> TableContent {
+        let Self { manifests, schema, strangers, places } = self;
+        TableContent { sstables: Sstables::new(places), manifests, schema, strangers }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The files of a snapshot on this node, and whether it is whole.
 
 mod inventory;
+mod sstables;
 mod whole;
 
 use std::collections::BTreeSet;
@@ -9,8 +10,9 @@ use std::path::Path;
 use cassy_agent_protocol::{AgentError, CheckSnapshotRequest, SnapshotTag};
 use cassy_backup_format::TableRef;
 
-pub(crate) use inventory::{SstableFiles, TableContent, TableSnapshot, tables};
-pub(crate) use whole::{describe, problems};
+pub(crate) use inventory::{TableSnapshot, tables};
+pub(crate) use sstables::{SstableFiles, Sstables};
+pub(crate) use whole::{Amount, Problems, examine};
 
 use crate::directory::{Directory, FileError};
 use crate::failure::{IntoAgentError, agent_error};
@@ -38,15 +40,13 @@ pub(crate) fn check(request: &CheckSnapshotRequest) -> Result<Vec<String>, Snaps
     let mut broken: Vec<String> =
         missing(request, &found).iter().map(|gone| gone.told(request.tag)).collect();
     for snapshot in found.iter().filter(|snapshot| is_wanted(request, &snapshot.table)) {
-        let content = match snapshot.read() {
-            Ok(content) => content,
+        match snapshot.read().and_then(examine) {
+            Ok((_, problems)) => broken.extend(problems.describe(&snapshot.table)),
             Err(odd @ (FileError::NotPlain { .. } | FileError::Vanished { .. })) => {
-                broken.extend(describe(&[odd.to_string()], &snapshot.table));
-                continue;
+                broken.extend(Problems::one(odd.to_string()).describe(&snapshot.table));
             }
             Err(other) => return Err(error(other)),
-        };
-        broken.extend(describe(&problems(&content).map_err(error)?, &snapshot.table));
+        }
     }
     Ok(broken)
 }

@@ -1,12 +1,13 @@
 //! Whether a table's snapshot is whole. Cassandra says so nowhere: a call that returned proves nothing, as a table
 //! whose snapshot fails is logged and skipped.
 
-use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use cassy_backup_format::TableRef;
 use cassy_sstable::{DATA_COMPONENT, SnapshotManifest, TOC_COMPONENT, Toc, missing_components};
 
-use super::inventory::{SstableFiles, TableContent, small_file};
+use super::inventory::{TableContent, small_file};
+use super::sstables::SstableFiles;
 use crate::directory::FileError;
 use crate::failure::chain;
 
@@ -15,70 +16,148 @@ const TOC_LIMIT_BYTES: u64 = 8 << 20;
 /// So many problems of a table are told in words.
 const PROBLEMS_TOLD: usize = 3;
 
-/// What is wrong with a table's snapshot; empty when it is whole: there is a manifest.json, exactly its Data.db
-/// files are there, each with its TOC.txt and all that this names, and nothing else.
-pub(crate) fn problems(content: &TableContent) -> Result<Vec<String>, FileError> {
-    let mut problems = Vec::new();
-    match listed(content) {
-        Ok(listed) => compare(content, &listed, &mut problems),
-        Err(problem) => problems.push(problem),
-    }
-    for sstable in &content.sstables {
-        problems.extend(sstable_problem(sstable)?);
-    }
-    let strangers = content.strangers.iter();
-    problems.extend(strangers.map(|path| format!("{} is no component of an SSTable", path.display())));
-    Ok(problems)
+/// What is wrong with a table's snapshot, the first few in words.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    told: Vec<String>,
+    count: usize,
 }
 
-/// `keyspace.table: what is wrong`, a line for each of the first problems.
-pub(crate) fn describe(problems: &[String], table: &TableRef) -> Vec<String> {
-    let TableRef { keyspace, table, .. } = table;
-    let told = problems.iter().take(PROBLEMS_TOLD);
-    let mut lines: Vec<String> = told.map(|problem| format!("{keyspace}.{table}: {problem}")).collect();
-    if problems.len() > PROBLEMS_TOLD {
+impl Problems {
+    pub(super) fn one(problem: String) -> Self {
+        Self { told: vec![problem], count: 1 }
+    }
+
+    pub(super) fn add(&mut self, tell: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.told.len() < PROBLEMS_TOLD {
+            self.told.push(tell());
+        }
+    }
+
+    /// Nothing is wrong.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn extend(&mut self, others: Self) {
+        let untold = others.count - others.told.len();
+        others.told.into_iter().for_each(|problem| self.add(|| problem));
+        self.count += untold;
+    }
+
+    /// `keyspace.table: what is wrong`, a line for each of the first.
+    pub(crate) fn describe(&self, table: &TableRef) -> Vec<String> {
+        let TableRef { keyspace, table, .. } = table;
+        let mut lines: Vec<String> =
+            self.told.iter().map(|problem| format!("{keyspace}.{table}: {problem}")).collect();
+        if self.count > lines.len() {
+            lines.push(format!("{keyspace}.{table}: {} more problems like these", self.count - lines.len()));
+        }
         lines
-            .push(format!("{keyspace}.{table}: {} more problems like these", problems.len() - PROBLEMS_TOLD));
-    }
-    lines
-}
-
-type DataFiles = BTreeSet<(Option<String>, String)>;
-
-/// The Data.db files that Cassandra's manifests name.
-fn listed(content: &TableContent) -> Result<DataFiles, String> {
-    if content.manifests.is_empty() {
-        return Err(
-            "no manifest.json of Cassandra is there, so its snapshot failed or is under way".to_owned()
-        );
-    }
-    let mut listed = DataFiles::new();
-    for (path, bytes) in &content.manifests {
-        let manifest = SnapshotManifest::parse(bytes)
-            .map_err(|error| format!("{}: {}", path.display(), chain(&error)))?;
-        listed.extend(manifest.files);
-    }
-    Ok(listed)
-}
-
-fn compare(content: &TableContent, listed: &DataFiles, problems: &mut Vec<String>) {
-    let has_data = |sstable: &&SstableFiles| sstable.files.get(DATA_COMPONENT).is_some();
-    let data_files = content.sstables.iter().filter(has_data);
-    let present: DataFiles = data_files
-        .map(|sstable| (sstable.index().map(str::to_owned), sstable.file_name(DATA_COMPONENT)))
-        .collect();
-    for missing in listed.difference(&present) {
-        problems.push(format!("{} is missing, which its manifest.json names", relative(missing)));
-    }
-    for unlisted in present.difference(listed) {
-        problems.push(format!("{} is there, which no manifest.json names", relative(unlisted)));
     }
 }
 
-fn relative((index, file): &(Option<String>, String)) -> String {
+/// How much a table's SSTables are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Amount {
+    pub(crate) fn add(&mut self, sstable: &SstableFiles) {
+        self.files += sstable.files.len() as u64;
+        self.bytes = self.bytes.saturating_add(sstable.bytes());
+    }
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} files of {} bytes", self.files, self.bytes)
+    }
+}
+
+/// How much there is, and what is wrong with it. Nothing is when the snapshot is whole: there is a manifest.json,
+/// exactly its Data.db files are there, each with its TOC.txt and all that this names, and nothing else.
+pub(crate) fn examine(content: TableContent) -> Result<(Amount, Problems), FileError> {
+    let TableContent { sstables, manifests, strangers, .. } = content;
+    let (mut amount, mut problems, mut incomplete) =
+        (Amount::default(), Problems::default(), Problems::default());
+    let mut listed = match Listed::parse(manifests) {
+        Ok(listed) => Some(listed),
+        Err(problem) => {
+            problems.add(|| problem);
+            None
+        }
+    };
+    for sstable in sstables {
+        let sstable = sstable?;
+        amount.add(&sstable);
+        if let Some(listed) = &mut listed {
+            listed.check_off(&sstable, &mut problems);
+        }
+        if let Some(problem) = sstable_problem(&sstable)? {
+            incomplete.add(|| problem);
+        }
+    }
+    if let Some(listed) = listed {
+        listed.tell_missing(&mut problems);
+    }
+    problems.extend(incomplete);
+    problems.extend(strangers);
+    Ok((amount, problems))
+}
+
+/// What Cassandra's manifests name, and which of it is there.
+struct Listed(Vec<(SnapshotManifest, Vec<bool>)>);
+
+impl Listed {
+    fn parse(manifests: Vec<(PathBuf, Vec<u8>)>) -> Result<Self, String> {
+        if manifests.is_empty() {
+            return Err(
+                "no manifest.json of Cassandra is there, so its snapshot failed or is under way".to_owned()
+            );
+        }
+        let parse = |(path, bytes): (PathBuf, Vec<u8>)| {
+            let manifest = SnapshotManifest::parse(&bytes)
+                .map_err(|error| format!("{}: {}", path.display(), chain(&error)))?;
+            let is_there = vec![false; manifest.files().len()];
+            Ok((manifest, is_there))
+        };
+        manifests.into_iter().map(parse).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn check_off(&mut self, sstable: &SstableFiles, problems: &mut Problems) {
+        if sstable.files.get(DATA_COMPONENT).is_none() {
+            return;
+        }
+        let (index, file) = (sstable.index(), sstable.file_name(DATA_COMPONENT));
+        let mut is_listed = false;
+        for (manifest, is_there) in &mut self.0 {
+            let place = manifest.position(index, &file).and_then(|place| is_there.get_mut(place));
+            is_listed |= place.map(|is_there| *is_there = true).is_some();
+        }
+        if !is_listed {
+            problems.add(|| format!("{} is there, which no manifest.json names", relative(index, &file)));
+        }
+    }
+
+    fn tell_missing(&self, problems: &mut Problems) {
+        for (manifest, is_there) in &self.0 {
+            let missing = manifest.files().zip(is_there).filter(|(_, is_there)| !**is_there);
+            for ((index, file), _) in missing {
+                problems
+                    .add(|| format!("{} is missing, which its manifest.json names", relative(index, file)));
+            }
+        }
+    }
+}
+
+fn relative(index: Option<&str>, file: &str) -> String {
     match index {
         Some(index) => format!("{index}/{file}"),
-        None => file.clone(),
+        None => file.to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sending a snapshot: what the parent's objects do not hold already, then the node manifest, last.
 //!
 //! Invariants: a manifest refers only to objects that the store has acknowledged, and to none that a trash list
-//! names when the manifest is stored; no key is used twice; memory grows with the largest table, not with the node.
+//! names when the manifest is stored; no key is used twice; memory grows with neither node nor table.
 
 mod choice;
 mod earlier;
@@ -33,10 +33,10 @@ use self::meter::Meter;
 use self::parent::{Cursor, Parent};
 use self::reading::Buffers;
 use self::sstable::{Done, Job, process};
-use self::survey::{Survey, Surveyed, read_again, survey};
+use self::survey::{Survey, survey};
 use self::trash::Relied;
 use crate::context::Context;
-use crate::snapshot::SstableFiles;
+use crate::snapshot::{Amount, Sstables};
 
 /// SSTables that are dealt with at once.
 const IN_FLIGHT: usize = 4;
@@ -50,15 +50,17 @@ const PORTION: usize = 64;
 struct Feed {
     /// The number of the table.
     table: usize,
-    /// What is left of it, once it has been looked at.
-    sstables: Option<std::vec::IntoIter<SstableFiles>>,
+    /// What is left of it, once it has been begun.
+    sstables: Option<Sstables>,
+    /// How much of it there was so far.
+    amount: Amount,
     /// In the parent.
     cursor: Option<Cursor>,
 }
 
 impl Feed {
     fn new(cursor: Option<Cursor>) -> Self {
-        Self { table: 0, sstables: None, cursor }
+        Self { table: 0, sstables: None, amount: Amount::default(), cursor }
     }
 }
 
@@ -225,32 +227,23 @@ impl Upload {
             let table = &surveyed.snapshot.table;
             let sstables = match &mut feed.sstables {
                 Some(sstables) => sstables,
-                unread => unread.insert(self.sstables(surveyed)?.into_iter()),
+                unread => unread.insert(surveyed.snapshot.read()?.sstables),
             };
             for sstable in sstables.by_ref().take(PORTION) {
+                let sstable = sstable?;
+                feed.amount.add(&sstable);
                 let candidates = match &mut feed.cursor {
                     Some(cursor) => cursor.candidates(table, sstable.index(), &sstable.name)?,
                     None => Vec::new(),
                 };
                 jobs.push(Job { table: table.clone(), sstable: Arc::new(sstable), candidates });
             }
-            if sstables.len() == 0 {
-                feed.sstables = None;
-                feed.table += 1;
+            if jobs.len() < PORTION {
+                surveyed.check(feed.amount)?;
+                feed = Feed { table: feed.table + 1, ..Feed::new(feed.cursor) };
             }
         }
         Ok(Some((jobs, feed)))
-    }
-
-    /// A table's SSTables, in the manifest's order, with the manifest's numbers of data directories.
-    fn sstables(&self, surveyed: &Surveyed) -> Result<Vec<SstableFiles>, UploadError> {
-        let mut sstables = read_again(surveyed)?.sstables;
-        for sstable in &mut sstables {
-            let place = usize::try_from(sstable.directory).unwrap_or(usize::MAX);
-            sstable.directory = self.survey.directories.get(place).copied().unwrap_or(sstable.directory);
-        }
-        sstables.sort_by(|a, b| (a.index(), &a.name, a.directory).cmp(&(b.index(), &b.name, b.directory)));
-        Ok(sstables)
     }
 
     /// That of an SSTable that does not match its digest never looks like a good backup.

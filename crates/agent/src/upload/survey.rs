@@ -7,7 +7,7 @@ use cassy_backup_format::{ConfigurationFacts, FORMAT, Header, LEAST_READER, Pare
 
 use super::error::UploadError;
 use crate::context::Context;
-use crate::snapshot::{self, Missing, SstableFiles, TableContent, TableSnapshot};
+use crate::snapshot::{self, Amount, Missing, TableSnapshot};
 
 /// What there is to send.
 #[derive(Debug)]
@@ -16,8 +16,6 @@ pub(super) struct Survey {
     pub(super) header: Header,
     pub(super) files: u64,
     pub(super) bytes: u64,
-    /// For the number of each data directory of the snapshot the one in the manifest.
-    pub(super) directories: Vec<u32>,
 }
 
 /// A table's snapshot, and how much it was when it was looked at.
@@ -25,26 +23,6 @@ pub(super) struct Survey {
 pub(super) struct Surveyed {
     pub(super) snapshot: TableSnapshot,
     pub(super) amount: Amount,
-}
-
-/// How much a table is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Amount {
-    pub(super) files: u64,
-    pub(super) bytes: u64,
-}
-
-impl Amount {
-    pub(super) fn of(content: &TableContent) -> Self {
-        let files = content.sstables.iter().map(|sstable| sstable.files.len() as u64).sum();
-        Self { files, bytes: content.sstables.iter().map(SstableFiles::bytes).sum() }
-    }
-}
-
-impl std::fmt::Display for Amount {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} files of {} bytes", self.files, self.bytes)
-    }
 }
 
 /// Looks at everything. Blocks.
@@ -58,19 +36,24 @@ pub(super) fn survey(ctx: &Context, request: &UploadRequest) -> Result<Survey, U
         let tables = gone.into_iter().map(|missing| missing.table).collect();
         return Err(UploadError::Gone { tag: wanted.tag, tables });
     }
+    let (configuration, directories) = number_directories(request)?;
     let mut broken: Vec<String> = explained.iter().map(|missing| missing.told(wanted.tag)).collect();
     let mut tables = Vec::new();
     let mut schema = Vec::new();
-    for snapshot in found {
+    for mut snapshot in found {
         ctx.check()?;
-        let content = snapshot.read()?;
-        let problems = snapshot::describe(&snapshot::problems(&content)?, &snapshot.table);
+        // From here on everything is in the manifest's order.
+        snapshot.renumber(&directories);
+        let mut content = snapshot.read()?;
+        let cql = content.schema.take();
+        let (amount, problems) = snapshot::examine(content)?;
         if problems.is_empty() {
-            schema.extend(content.schema.as_deref().map(|cql| table_schema(&snapshot, cql)));
-            tables.push(Surveyed { snapshot, amount: Amount::of(&content) });
+            schema.extend(cql.map(|cql| table_schema(&snapshot, &cql)));
+            tables.push(Surveyed { snapshot, amount });
         } else if snapshot::is_wanted(wanted, &snapshot.table) {
-            broken.extend(problems);
+            broken.extend(problems.describe(&snapshot.table));
         } else {
+            let problems = problems.describe(&snapshot.table);
             // Dropped while the snapshot was taken, or made after it: nobody asked for it.
             tracing::warn!(
                 ?problems,
@@ -81,11 +64,10 @@ pub(super) fn survey(ctx: &Context, request: &UploadRequest) -> Result<Survey, U
     if !broken.is_empty() {
         return Err(UploadError::NotWhole { tag: wanted.tag, broken });
     }
-    let (configuration, directories) = number_directories(request)?;
     let header = header(request, configuration, &tables, schema);
     let files = tables.iter().map(|table| table.amount.files).sum();
     let bytes = tables.iter().map(|table| table.amount.bytes).sum();
-    Ok(Survey { tables, header, files, bytes, directories })
+    Ok(Survey { tables, header, files, bytes })
 }
 
 fn table_schema(snapshot: &TableSnapshot, cql: &[u8]) -> TableSchema {
@@ -157,17 +139,17 @@ fn header(
     }
 }
 
-/// Reads a table again; it must be as much as before.
-pub(super) fn read_again(surveyed: &Surveyed) -> Result<TableContent, UploadError> {
-    let content = surveyed.snapshot.read()?;
-    let now = Amount::of(&content);
-    if now == surveyed.amount {
-        return Ok(content);
+impl Surveyed {
+    /// Compares what a table is now with what it was when it was looked at.
+    pub(super) fn check(&self, now: Amount) -> Result<(), UploadError> {
+        if now == self.amount {
+            return Ok(());
+        }
+        let table = &self.snapshot.table;
+        Err(UploadError::SnapshotChanged {
+            table: format!("{}.{}", table.keyspace, table.table),
+            before: self.amount.to_string(),
+            now: now.to_string(),
+        })
     }
-    let table = &surveyed.snapshot.table;
-    Err(UploadError::SnapshotChanged {
-        table: format!("{}.{}", table.keyspace, table.table),
-        before: surveyed.amount.to_string(),
-        now: now.to_string(),
-    })
 }

@@ -1,6 +1,6 @@
 //! Looks at the node for a plan's [`Facts`]. Changes nothing.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,7 +16,7 @@ use super::layout::{Layout, names_the_root};
 use super::manifest::{Manifest, directories, table_directory};
 use super::marker::{Marker, STAGED, Staging};
 use super::schema;
-use super::tree::{FileError, Kind, Ownership, Steps, Tree};
+use super::tree::{FileError, Found as TreeFound, Kind, Ownership, Steps, Tree};
 use crate::failure::chain;
 use crate::inspect::account::Accounts;
 use crate::inspect::configuration::{Configuration, Recorded};
@@ -321,35 +321,63 @@ fn take_inventory(
         let (Some(root), Some(staged)) = (roots.get_mut(index), trees.get(index)) else { continue };
         everything &= take_sstable(&entry, index, root, staged.as_ref(), &mut present);
     }
-    let nothing_else = present.files.is_empty() && roots.iter().all(|root| root.unexpected.count == 0);
-    for (index, path) in present.files.into_keys() {
-        if let Some(root) = roots.get_mut(index) {
-            root.unexpected.add(root.path.join(path));
+    let nothing_else = present.0.is_empty() && roots.iter().all(|root| root.unexpected.count == 0);
+    if !present.0.is_empty() {
+        for (index, root) in roots.iter_mut().enumerate().filter(|(_, root)| root.problem.is_none()) {
+            if let Err(error) = present.tell(index, root, staging) {
+                root.problem = Some(chain(&error));
+            }
         }
     }
     Ok(everything && nothing_else && manifest.footer.files > 0)
 }
 
-/// The files that are there, by root and path below it, with their sizes.
+/// The files that are there, each by a fingerprint of root, path below it and size, as there may be very many.
 #[derive(Default)]
-struct Present {
-    files: HashMap<(usize, String), u64>,
-}
+struct Present(HashSet<[u8; 16]>);
 
 impl Present {
     fn read(&mut self, index: usize, root: &mut Root, staging: &str) -> Result<(), FileError> {
-        let Some(tree) = Tree::root(&root.path, &Steps::default())? else { return Ok(()) };
-        let skip = |path: &Path| path == Path::new(LOST_FOUND) || path == Path::new(staging);
-        tree.walk(&skip, &mut |found| {
-            match (found.kind, found.path.to_str()) {
-                (Kind::File, Some(path)) => {
-                    self.files.insert((index, path.to_owned()), found.size);
-                }
-                _ => root.unexpected.add(root.path.join(found.path)),
+        let Root { path, unexpected, .. } = root;
+        files_below(path, staging, |found| match (found.kind, found.path.to_str()) {
+            (Kind::File, Some(path)) => {
+                self.0.insert(fingerprint(index, path, found.size));
             }
-            Ok(())
+            _ => unexpected.add(path.join(found.path)),
         })
     }
+
+    /// True when the file is there; it is not looked for again.
+    fn take(&mut self, index: usize, path: &str, size: u64) -> bool {
+        self.0.remove(&fingerprint(index, path, size))
+    }
+
+    /// What is left is nothing that the backup has.
+    fn tell(&self, index: usize, root: &mut Root, staging: &str) -> Result<(), FileError> {
+        let Root { path, unexpected, .. } = root;
+        files_below(path, staging, |found| {
+            let text = found.path.to_str().filter(|_| found.kind == Kind::File);
+            if text.is_some_and(|text| self.0.contains(&fingerprint(index, text, found.size))) {
+                unexpected.add(path.join(found.path));
+            }
+        })
+    }
+}
+
+fn files_below(root: &Path, staging: &str, mut see: impl FnMut(TreeFound<'_>)) -> Result<(), FileError> {
+    let Some(tree) = Tree::root(root, &Steps::default())? else { return Ok(()) };
+    let skip = |path: &Path| path == Path::new(LOST_FOUND) || path == Path::new(staging);
+    tree.walk(&skip, &mut |found| {
+        see(found);
+        Ok(())
+    })
+}
+
+fn fingerprint(index: usize, path: &str, size: u64) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(index as u64).to_le_bytes()).update(&size.to_le_bytes()).update(path.as_bytes());
+    let digest = *hasher.finalize().as_bytes();
+    std::array::from_fn(|place| digest.get(place).copied().unwrap_or_default())
 }
 
 fn staged_tree(root: &Root, staging: &str) -> Option<Tree> {
@@ -401,10 +429,9 @@ fn take_sstable(
     let staged = staged.and_then(|tree| tree.descend(&names).ok().flatten());
     let mut everything = true;
     for file in &entry.files {
-        let key = (index, format!("{prefix}/{}", file.name));
-        if present.files.get(&key) == Some(&file.size) {
-            present.files.remove(&key);
-            root.placed.add(root.path.join(key.1));
+        let path = format!("{prefix}/{}", file.name);
+        if present.take(index, &path, file.size) {
+            root.placed.add(root.path.join(path));
             continue;
         }
         everything = false;

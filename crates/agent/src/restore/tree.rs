@@ -10,12 +10,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{AtFlags, CWD, DirEntry, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 /// Deeper than any layout of Cassandra's.
 const DEPTH_LIMIT: usize = 32;
+
+/// Names of a directory that are in memory at once while it is removed.
+const PORTION: usize = 1_000;
 
 /// A failure on the node's own file systems.
 #[derive(Debug, thiserror::Error)]
@@ -186,22 +189,28 @@ impl Tree {
 
     /// The names in this directory, sorted, with what each is.
     pub(crate) fn entries(&self) -> Result<Vec<(OsString, Kind)>, FileError> {
+        let mut entries = self.each_entry()?.collect::<Result<Vec<_>, _>>()?;
+        entries.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(entries)
+    }
+
+    /// The same one after another, in no order: there may be very many.
+    fn each_entry(&self) -> Result<impl Iterator<Item = Result<(OsString, Kind), FileError>>, FileError> {
         let failed = |errno| self.error("list", "", errno);
-        let mut entries = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(failed)? {
+        let listing = rustix::fs::Dir::read_from(&self.fd).map_err(failed)?;
+        let named = move |entry: Result<DirEntry, Errno>| {
             let entry = entry.map_err(failed)?;
             let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
-            if name == "." || name == ".." {
-                continue;
-            }
             let kind = match entry.file_type() {
                 FileType::Unknown => self.stat(&name)?.map_or(Kind::Other, |stat| kind_of(&stat)),
                 known => kind(known),
             };
-            entries.push((name, kind));
-        }
-        entries.sort_by(|one, other| one.0.cmp(&other.0));
-        Ok(entries)
+            Ok((name, kind))
+        };
+        let is_entry = |entry: &Result<(OsString, Kind), FileError>| {
+            entry.as_ref().map_or(true, |(name, _)| name != "." && name != "..")
+        };
+        Ok(listing.map(named).filter(is_entry))
     }
 
     /// What a name is, without following it; `None` when it is missing.
@@ -219,7 +228,7 @@ impl Tree {
         Ok(stat.filter(|stat| kind_of(stat) == Kind::File).map(|stat| size_of(&stat)))
     }
 
-    /// Everything in this directory that is no directory, at any depth, in a fixed order.
+    /// Everything in this directory that is no directory, at any depth, in no order.
     pub(crate) fn walk(
         &self,
         skip: &dyn Fn(&Path) -> bool,
@@ -235,7 +244,8 @@ impl Tree {
         skip: &dyn Fn(&Path) -> bool,
         visit: &mut dyn FnMut(Found<'_>) -> Result<(), FileError>,
     ) -> Result<(), FileError> {
-        for (name, kind) in self.entries()? {
+        for entry in self.each_entry()? {
+            let (name, kind) = entry?;
             let path = below.join(&name);
             if skip(&path) {
                 continue;
@@ -337,13 +347,19 @@ impl Tree {
     /// Removes a directory with everything in it; a missing one is fine.
     pub(crate) fn remove_all(&self, name: &OsStr) -> Result<(), FileError> {
         let Some(tree) = self.open(name)? else { return Ok(()) };
-        for (inner, kind) in tree.entries()? {
-            match kind {
-                Kind::Directory => tree.remove_all(&inner)?,
-                Kind::File | Kind::Other => tree.remove(&inner)?,
+        loop {
+            let portion = tree.each_entry()?.take(PORTION).collect::<Result<Vec<_>, _>>()?;
+            let is_last = portion.len() < PORTION;
+            for (inner, kind) in portion {
+                match kind {
+                    Kind::Directory => tree.remove_all(&inner)?,
+                    Kind::File | Kind::Other => tree.remove(&inner)?,
+                }
+            }
+            if is_last {
+                return self.remove_empty(name).map(|_: bool| ());
             }
         }
-        self.remove_empty(name).map(|_: bool| ())
     }
 
     /// Makes what was made, renamed and removed in this directory durable.
@@ -423,6 +439,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
+        found.sort_by(|one, other| one.0.cmp(&other.0));
         assert_eq!(found, [("file".into(), Kind::Other), ("ks".into(), Kind::Other)]);
         assert!(tree.remove_all(OsStr::new("ks")).is_err());
         assert!(outside.path().join("kept").exists());

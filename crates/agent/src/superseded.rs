@@ -1,20 +1,26 @@
 //! The incremental files that a coming snapshot supersedes: noted before it, deleted after its backup is durable.
 //!
 //! Cassandra links each flushed SSTable into `backups/` and never cleans there. Only files that have the name of
-//! a component are ever noted, and a noted file is deleted only while it is still the same one (device, inode).
-//! The list is kept in a spool file, as a node may have very many.
+//! a component are ever noted, and a noted file is deleted only while it is still the same one: device, inode, and
+//! time of birth where it is known. The list is an object of the store, so that it outlives this agent.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::Path;
+use std::sync::Arc;
 
-use cassy_agent_protocol::{AgentError, AgentErrorKind};
+use cassy_agent_protocol::{AgentError, AgentErrorKind, SupersededRequest};
+use cassy_backup_format::{
+    FORMAT, KeyError, Keys, LEAST_READER, ManifestError, ObjectKey, SupersededFile, SupersededHeader,
+    SupersededList, SupersededWriter, TableRef,
+};
 use cassy_sstable::{BACKUPS_DIRECTORY, ComponentName, TableDirectory, is_index_directory};
-use serde::{Deserialize, Serialize};
+use cassy_store::{Store, StoreAccess, StoreError};
 
+use crate::context::Context;
 use crate::directory::{Directory, FileError, Kind};
 use crate::failure::{IntoAgentError, agent_error};
+use crate::upload::{Hashing, SpoolFile, UploadError, download, put};
 
 /// Why the files cannot be noted or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -25,128 +31,242 @@ pub(crate) enum SupersededError {
         #[source]
         source: FileError,
     },
-    /// The agent's own list.
-    #[error("cannot {operation} the list {}", .path.display())]
-    Spool {
+    /// The list cannot be written or is not believed.
+    #[error("cannot {operation} the list {key} of superseded files")]
+    List {
         operation: &'static str,
-        path: PathBuf,
+        key: ObjectKey,
         #[source]
-        source: std::io::Error,
+        source: ManifestError,
+    },
+    /// The list is one of something else, or names what is no incremental file.
+    #[error("the list {key} of superseded files is not to be trusted: {what}")]
+    Foreign { key: ObjectKey, what: String },
+    /// The cluster's id makes no key.
+    #[error("cannot name the list of superseded files")]
+    Key {
+        #[source]
+        source: KeyError,
+    },
+    /// Between the store and the agent's own files.
+    #[error("cannot keep the list of superseded files")]
+    Transfer {
+        #[source]
+        source: UploadError,
     },
 }
 
 impl IntoAgentError for SupersededError {
     fn into_agent_error(self) -> AgentError {
-        match &self {
-            Self::File { source } => AgentError { hint: source.hint(), ..agent_error(&self, source.kind()) },
-            Self::Spool { .. } => agent_error(&self, AgentErrorKind::Transient),
-        }
+        let (kind, hint) = match &self {
+            Self::File { source } => (source.kind(), source.hint()),
+            Self::Transfer { source } => (source.kind(), source.hint()),
+            Self::List { .. } | Self::Foreign { .. } | Self::Key { .. } => (AgentErrorKind::Permanent, None),
+        };
+        AgentError { hint, ..agent_error(&self, kind) }
     }
 }
 
-/// The noted files. Dropping it removes the list.
-#[derive(Debug)]
-pub(crate) struct Superseded {
-    list: PathBuf,
+/// Notes every component in a `backups/` directory of the node; answers how many. A list that an earlier try has
+/// stored stays: what it names lay there before the snapshot as well.
+pub(crate) async fn list(
+    ctx: &Context,
+    request: &SupersededRequest,
+    spool_dir: &Path,
+) -> Result<u64, SupersededError> {
+    let (store, key) = open(request)?;
+    let (spool, file) = SpoolFile::create(spool_dir, "superseded").map_err(transfer)?;
+    let (work, wanted, name) = (ctx.clone(), request.clone(), key.clone());
+    let written = on_thread(move || {
+        let header = header(&wanted);
+        let file = Hashing::new(BufWriter::new(file));
+        let mut notes =
+            Notes { ctx: work, lines: SupersededWriter::new(file, &header).map_err(unwritten(&name))? };
+        for data in &wanted.data_directories {
+            notes.data(data, &name)?;
+        }
+        notes.lines.finish().map_err(unwritten(&name))
+    });
+    let (written, files) = written.await?;
+    match put(store.as_ref(), &key, "store the list", &spool, (&written.blake3(), written.bytes())).await {
+        Ok(()) => Ok(files),
+        Err(UploadError::Store { source: StoreError::AlreadyExists { .. }, .. }) => {
+            Ok(fetch(ctx, store.as_ref(), request, key, spool_dir).await?.map_or(0, |list| list.files))
+        }
+        Err(source) => Err(transfer(source)),
+    }
+}
+
+/// Deletes those of the list that are still the same files; answers how many. Directories stay. Nothing is deleted
+/// unless the whole list is believed; when there is none, there is nothing to delete.
+pub(crate) async fn clear(
+    ctx: &Context,
+    request: &SupersededRequest,
+    spool_dir: &Path,
+) -> Result<u64, SupersededError> {
+    let (store, key) = open(request)?;
+    let Some(list) = fetch(ctx, store.as_ref(), request, key, spool_dir).await? else { return Ok(0) };
+    let (ctx, directories) = (ctx.clone(), request.data_directories.clone());
+    on_thread(move || remove_all(&ctx, &list, &directories)).await
+}
+
+fn open(request: &SupersededRequest) -> Result<(Arc<dyn Store>, ObjectKey), SupersededError> {
+    let access = StoreAccess { location: request.store.location.clone() };
+    let store = cassy_store::open(&access)
+        .map_err(|source| transfer(UploadError::Store { what: "open the store", source }))?;
+    let keys = Keys::new(request.cluster_id.clone()).map_err(|source| SupersededError::Key { source })?;
+    Ok((store, keys.superseded(&request.host_id, &request.backup_id)))
+}
+
+fn header(request: &SupersededRequest) -> SupersededHeader {
+    SupersededHeader {
+        format: FORMAT,
+        least_reader: LEAST_READER,
+        cluster_id: request.cluster_id.clone(),
+        host_id: request.host_id,
+        backup_id: request.backup_id,
+    }
+}
+
+/// A list that was read to its end.
+struct Fetched {
+    key: ObjectKey,
+    spool: SpoolFile,
     files: u64,
 }
 
-impl Drop for Superseded {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.list);
+impl Fetched {
+    fn lines(&self) -> Result<SupersededList<BufReader<File>>, SupersededError> {
+        let file = BufReader::new(self.spool.open().map_err(transfer)?);
+        SupersededList::open(file).map_err(unread(&self.key))
     }
 }
 
-/// A line of the list: a directory and one of its files.
-#[derive(Debug, Serialize, Deserialize)]
-struct Noted {
-    data: PathBuf,
-    directory: Vec<String>,
-    file: String,
-    device: (u32, u32),
-    inode: u64,
+async fn fetch(
+    ctx: &Context,
+    store: &dyn Store,
+    request: &SupersededRequest,
+    key: ObjectKey,
+    spool_dir: &Path,
+) -> Result<Option<Fetched>, SupersededError> {
+    let spool = match download(ctx, store, &key, spool_dir, "superseded").await {
+        Ok((spool, _)) => spool,
+        Err(UploadError::Store { source: StoreError::NotFound { .. }, .. }) => return Ok(None),
+        Err(source) => return Err(transfer(source)),
+    };
+    let (ctx, wanted) = (ctx.clone(), header(request));
+    on_thread(move || {
+        let mut list = Fetched { key, spool, files: 0 };
+        let lines = list.lines()?;
+        let SupersededHeader { cluster_id, host_id, backup_id, .. } = lines.header();
+        if (cluster_id, host_id, backup_id) != (&wanted.cluster_id, &wanted.host_id, &wanted.backup_id) {
+            let what = "it is of another cluster, node or backup".to_owned();
+            return Err(SupersededError::Foreign { key: list.key, what });
+        }
+        for file in lines {
+            ctx.check().map_err(transfer)?;
+            let file = file.map_err(unread(&list.key))?;
+            if names(&file).is_none() {
+                let what = format!("{:?} is no component of an SSTable in {BACKUPS_DIRECTORY}/", file.name);
+                return Err(SupersededError::Foreign { key: list.key, what });
+            }
+            list.files += 1;
+        }
+        Ok(Some(list))
+    })
+    .await
 }
 
-impl Superseded {
-    /// Notes every component in a `backups/` directory of these data directories.
-    pub(crate) fn list(data_directories: &[PathBuf], spool_dir: &Path) -> Result<Self, SupersededError> {
-        let list = spool_dir.join(format!("superseded-{}.jsonl", uuid::Uuid::new_v4().simple()));
-        let spool = |source| SupersededError::Spool { operation: "make", path: list.clone(), source };
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&list).map_err(spool)?;
-        let mut superseded = Self { list: list.clone(), files: 0 };
-        let mut lines = BufWriter::new(file);
-        for data in data_directories {
-            superseded.note_data(data, &mut lines)?;
+/// From the data directory to the directory of a noted file; `None` when it is not where incremental files lie.
+fn names(file: &SupersededFile) -> Option<Vec<String>> {
+    let TableRef { keyspace, table, id } = &file.table;
+    let table = format!("{table}-{id}");
+    TableDirectory::parse(&table)?;
+    ComponentName::parse(&file.name)?;
+    if !file.index.iter().all(|index| is_index_directory(index)) {
+        return None;
+    }
+    let path = [keyspace.clone(), table, BACKUPS_DIRECTORY.to_owned()];
+    Some(path.into_iter().chain(file.index.clone()).collect())
+}
+
+fn remove_all(ctx: &Context, list: &Fetched, data_directories: &[String]) -> Result<u64, SupersededError> {
+    let mut open: Option<(String, Vec<String>, Option<Directory>)> = None;
+    let mut removed = 0;
+    for noted in list.lines()? {
+        ctx.check().map_err(transfer)?;
+        let noted = noted.map_err(unread(&list.key))?;
+        let Some(names) = names(&noted).filter(|_| data_directories.contains(&noted.data_directory)) else {
+            continue;
+        };
+        let is_open =
+            matches!(&open, Some((data, path, _)) if *data == noted.data_directory && *path == names);
+        if !is_open {
+            let directory = below(Path::new(&noted.data_directory), &names)?;
+            open = Some((noted.data_directory.clone(), names, directory));
         }
-        lines.flush().map_err(|source| superseded.spool("write", source))?;
-        Ok(superseded)
-    }
-
-    /// How many were noted.
-    pub(crate) fn files(&self) -> u64 {
-        self.files
-    }
-
-    /// Deletes those that are still the same files; answers how many. Directories stay.
-    pub(crate) fn clear(&self) -> Result<u64, SupersededError> {
-        let lines = File::open(&self.list).map_err(|source| self.spool("open", source))?;
-        let mut open: Option<(PathBuf, Vec<String>, Option<Directory>)> = None;
-        let mut removed = 0;
-        for line in BufReader::new(lines).lines() {
-            let line = line.map_err(|source| self.spool("read", source))?;
-            let noted: Noted =
-                serde_json::from_str(&line).map_err(|source| self.spool("read", source.into()))?;
-            let is_open =
-                matches!(&open, Some((data, names, _)) if *data == noted.data && *names == noted.directory);
-            if !is_open {
-                let directory = below(&noted.data, &noted.directory)?;
-                open = Some((noted.data.clone(), noted.directory.clone(), directory));
-            }
-            if let Some((_, _, Some(directory))) = &open {
-                removed += u64::from(noted.remove(directory)?);
-            }
+        if let Some((_, _, Some(directory))) = &open {
+            removed += u64::from(remove(&noted, directory)?);
         }
-        Ok(removed)
     }
+    Ok(removed)
+}
 
-    fn note_data(&mut self, data: &Path, lines: &mut impl Write) -> Result<(), SupersededError> {
-        let root = Directory::data(data).map_err(file)?;
+fn remove(noted: &SupersededFile, directory: &Directory) -> Result<bool, SupersededError> {
+    let stat = match directory.stat(&noted.name) {
+        Ok(stat) => stat,
+        Err(FileError::Vanished { .. } | FileError::NotPlain { .. }) => return Ok(false),
+        Err(source) => return Err(file(source)),
+    };
+    if (stat.device, stat.inode) != (noted.device, noted.inode) {
+        return Ok(false);
+    }
+    if noted.birth_ns.is_some() && noted.birth_ns != stat.birth_ns {
+        return Ok(false);
+    }
+    directory.remove_file(noted.name.as_ref()).map_err(file)
+}
+
+/// A list in the making.
+struct Notes {
+    ctx: Context,
+    lines: SupersededWriter<Hashing<BufWriter<File>>>,
+}
+
+impl Notes {
+    fn data(&mut self, data: &str, key: &ObjectKey) -> Result<(), SupersededError> {
+        let root = Directory::data(Path::new(data)).map_err(file)?;
         for keyspace in root.subdirectories().map_err(file)? {
             let Some(directory) = root.subdirectory(&keyspace).map_err(file)? else { continue };
             for table in directory.subdirectories().map_err(file)? {
-                if TableDirectory::parse(&table).is_none() {
-                    continue;
-                }
-                let names = vec![keyspace.clone(), table, BACKUPS_DIRECTORY.to_owned()];
-                self.note_backups(data, &names, lines)?;
+                self.ctx.check().map_err(transfer)?;
+                let Some(TableDirectory { table, id }) = TableDirectory::parse(&table) else { continue };
+                self.table(data, TableRef { keyspace: keyspace.clone(), table, id }, key)?;
             }
         }
         Ok(())
     }
 
-    fn note_backups(
-        &mut self,
-        data: &Path,
-        names: &[String],
-        lines: &mut impl Write,
-    ) -> Result<(), SupersededError> {
-        let Some(directory) = below(data, names)? else { return Ok(()) };
+    fn table(&mut self, data: &str, table: TableRef, key: &ObjectKey) -> Result<(), SupersededError> {
+        let path =
+            [table.keyspace.clone(), format!("{}-{}", table.table, table.id), BACKUPS_DIRECTORY.to_owned()];
+        let Some(directory) = below(Path::new(data), &path)? else { return Ok(()) };
         let indexes = directory.subdirectories().map_err(file)?;
-        self.note_directory(data, names, &directory, lines)?;
+        self.directory(data, &table, None, &directory, key)?;
         for index in indexes.into_iter().filter(|name| is_index_directory(name)) {
             let Some(directory) = directory.subdirectory(&index).map_err(file)? else { continue };
-            let names: Vec<String> = names.iter().cloned().chain([index]).collect();
-            self.note_directory(data, &names, &directory, lines)?;
+            self.directory(data, &table, Some(&index), &directory, key)?;
         }
         Ok(())
     }
 
-    fn note_directory(
+    fn directory(
         &mut self,
-        data: &Path,
-        names: &[String],
+        data: &str,
+        table: &TableRef,
+        index: Option<&str>,
         directory: &Directory,
-        lines: &mut impl Write,
+        key: &ObjectKey,
     ) -> Result<(), SupersededError> {
         for entry in directory.each_entry().map_err(file)? {
             let (name, kind) = entry.map_err(file)?;
@@ -162,17 +282,18 @@ impl Superseded {
                 Err(FileError::Vanished { .. }) => continue,
                 Err(source) => return Err(file(source)),
             };
-            let (device, inode) = (stat.device, stat.inode);
-            let noted = Noted { data: data.to_owned(), directory: names.to_vec(), file: name, device, inode };
-            let line = serde_json::to_string(&noted).map_err(|source| self.spool("write", source.into()))?;
-            writeln!(lines, "{line}").map_err(|source| self.spool("write", source))?;
-            self.files += 1;
+            let noted = SupersededFile {
+                data_directory: data.to_owned(),
+                table: table.clone(),
+                index: index.map(str::to_owned),
+                name,
+                device: stat.device,
+                inode: stat.inode,
+                birth_ns: stat.birth_ns,
+            };
+            self.lines.push(&noted).map_err(unwritten(key))?;
         }
         Ok(())
-    }
-
-    fn spool(&self, operation: &'static str, source: std::io::Error) -> SupersededError {
-        SupersededError::Spool { operation, path: self.list.clone(), source }
     }
 }
 
@@ -185,104 +306,31 @@ fn below(data: &Path, names: &[String]) -> Result<Option<Directory>, SupersededE
     }
 }
 
-impl Noted {
-    fn remove(&self, directory: &Directory) -> Result<bool, SupersededError> {
-        let stat = match directory.stat(&self.file) {
-            Ok(stat) => stat,
-            Err(FileError::Vanished { .. } | FileError::NotPlain { .. }) => return Ok(false),
-            Err(source) => return Err(file(source)),
-        };
-        if (stat.device, stat.inode) != (self.device, self.inode) {
-            return Ok(false);
-        }
-        directory.remove_file(self.file.as_ref()).map_err(file)
-    }
+/// Runs file system calls, which may block for long, off the async threads.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SupersededError> + Send + 'static,
+) -> Result<T, SupersededError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|source| Err(transfer(UploadError::CutShort { source })))
 }
 
 fn file(source: FileError) -> SupersededError {
     SupersededError::File { source }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::symlink;
-
-    const ID: &str = "0123456789abcdef0123456789abcdef";
-
-    fn write(path: PathBuf) {
-        fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
-        fs::write(path, "x").expect("write");
-    }
-
-    #[test]
-    fn exactly_the_noted_files_go() {
-        let base = tempfile::tempdir().expect("tempdir");
-        let (one, two, spool) = (base.path().join("one"), base.path().join("two"), base.path().join("spool"));
-        fs::create_dir_all(&spool).expect("mkdir");
-        for data in [&one, &two] {
-            for keyspace in ["ks", "backups", "snapshots"] {
-                let table = data.join(keyspace).join(format!("backups-{ID}"));
-                write(table.join("backups/nb-1-big-Data.db"));
-                write(table.join("backups/nb-1-big-TOC.txt"));
-                write(table.join("backups/.idx/nb-1-big-Data.db"));
-                write(table.join("backups/README"));
-                write(table.join("nb-1-big-Data.db"));
-                write(table.join("snapshots/backups/nb-1-big-Data.db"));
-            }
-        }
-        let table = one.join("ks").join(format!("backups-{ID}"));
-        let outside = base.path().join("outside");
-        write(outside.join("nb-1-big-Data.db"));
-        symlink(outside.join("nb-1-big-Data.db"), table.join("backups/nb-3-big-Data.db")).expect("symlink");
-        let linked = one.join("ks").join(format!("linked-{ID}"));
-        fs::create_dir_all(&linked).expect("mkdir");
-        symlink(&outside, linked.join("backups")).expect("symlink");
-
-        let superseded = Superseded::list(&[one.clone(), two.clone()], &spool).expect("list");
-        assert_eq!(superseded.files(), 18);
-        write(table.join("backups/nb-2-big-Data.db"));
-        fs::rename(table.join("backups/nb-1-big-TOC.txt"), table.join("elsewhere")).expect("rename");
-        write(table.join("backups/nb-1-big-TOC.txt"));
-
-        assert_eq!(superseded.clear().expect("clear"), 17);
-        assert_eq!(superseded.clear().expect("again"), 0);
-        for kept in
-            ["backups/nb-2-big-Data.db", "backups/nb-1-big-TOC.txt", "backups/README", "nb-1-big-Data.db"]
-        {
-            assert!(table.join(kept).exists(), "{kept}");
-        }
-        assert!(table.join("backups/.idx").is_dir());
-        assert!(!table.join("backups/.idx/nb-1-big-Data.db").exists());
-        assert!(table.join("snapshots/backups/nb-1-big-Data.db").exists());
-        assert!(outside.join("nb-1-big-Data.db").exists());
-        drop(superseded);
-        assert_eq!(fs::read_dir(&spool).expect("list").count(), 0);
-    }
-
-    #[test]
-    fn a_table_that_is_gone_by_then_is_fine() {
-        let base = tempfile::tempdir().expect("tempdir");
-        let table = base.path().join("data/ks").join(format!("t-{ID}"));
-        write(table.join("backups/nb-1-big-Data.db"));
-        let superseded = Superseded::list(&[base.path().join("data")], base.path()).expect("list");
-        fs::remove_dir_all(&table).expect("drop");
-        assert_eq!(superseded.clear().expect("clear"), 0);
-    }
-
-    /// Inodes count within one file system: another one that is mounted there meanwhile has the same numbers.
-    #[test]
-    fn a_file_of_another_device_stays() {
-        let base = tempfile::tempdir().expect("tempdir");
-        let file = base.path().join("data/ks").join(format!("t-{ID}/backups/nb-1-big-Data.db"));
-        write(file.clone());
-        let superseded = Superseded::list(&[base.path().join("data")], base.path()).expect("list");
-        let mut noted: Noted =
-            serde_json::from_str(&fs::read_to_string(&superseded.list).expect("read")).expect("one line");
-        noted.device.1 += 1;
-        fs::write(&superseded.list, serde_json::to_string(&noted).expect("json")).expect("write");
-        assert_eq!(superseded.clear().expect("clear"), 0);
-        assert!(file.exists());
-    }
+fn transfer(source: UploadError) -> SupersededError {
+    SupersededError::Transfer { source }
 }
+
+fn unread(key: &ObjectKey) -> impl Fn(ManifestError) -> SupersededError {
+    let key = key.clone();
+    move |source| SupersededError::List { operation: "read", key: key.clone(), source }
+}
+
+fn unwritten(key: &ObjectKey) -> impl Fn(ManifestError) -> SupersededError {
+    let key = key.clone();
+    move |source| SupersededError::List { operation: "write", key: key.clone(), source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! One request after another: what each needs, and what the answer is made of.
 
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cassy_agent_protocol::{AgentError, AgentErrorKind, CheckStoreRequest, LockRequest, Reply, Request};
@@ -12,8 +12,7 @@ use super::spool::Spool;
 use crate::context::Context;
 use crate::failure::IntoAgentError;
 use crate::inspect::{self, Machine};
-use crate::superseded::Superseded;
-use crate::{restore, snapshot, sweep, upload};
+use crate::{restore, snapshot, superseded, sweep, upload};
 
 /// A lock on this makes the agent panic, in tests.
 #[cfg(test)]
@@ -23,18 +22,12 @@ pub(crate) const PANICS: &str = "/dev/null/panic";
 pub(crate) struct Worker {
     pub(crate) machine: Machine,
     pub(crate) spool: Spool,
-    held: Mutex<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    locks: Vec<Lock>,
-    superseded: Option<Arc<Superseded>>,
+    locks: Mutex<Vec<Lock>>,
 }
 
 impl Worker {
     pub(crate) fn new(machine: Machine, spool: Spool) -> Self {
-        Self { machine, spool, held: Mutex::default() }
+        Self { machine, spool, locks: Mutex::default() }
     }
 
     /// Does what is asked.
@@ -44,7 +37,7 @@ impl Worker {
         request: Request,
     ) -> Result<Reply, AgentError> {
         let spool = self.spool.path();
-        if needs_lock(&request) && self.held().locks.is_empty() {
+        if needs_lock(&request) && self.locks().is_empty() {
             return Err(defect("the node's lock has to be taken first"));
         }
         match request {
@@ -55,7 +48,10 @@ impl Worker {
                 Ok(Reply::Inspected(Box::new(facts)))
             }
             Request::CheckStore(request) => check_store(&request).await,
-            Request::ListSuperseded(request) => self.list_superseded(request.data_directories).await,
+            Request::ListSuperseded(request) => {
+                let files = superseded::list(&context, &request, spool).await;
+                files.map(|files| Reply::Superseded { files }).map_err(IntoAgentError::into_agent_error)
+            }
             Request::CheckSnapshot(request) => {
                 let broken = on_thread(move || snapshot::check(&request)).await?;
                 Ok(Reply::SnapshotChecked { broken })
@@ -64,7 +60,10 @@ impl Worker {
                 let summary = Box::pin(upload::run(&context, &request, spool)).await;
                 summary.map(Reply::Uploaded).map_err(IntoAgentError::into_agent_error)
             }
-            Request::ClearSuperseded(_) => self.clear_superseded().await,
+            Request::ClearSuperseded(request) => {
+                let files = superseded::clear(&context, &request, spool).await;
+                files.map(|files| Reply::Cleared { files }).map_err(IntoAgentError::into_agent_error)
+            }
             Request::ClearIncluded(_) => Ok(Reply::Cleared { files: 0 }),
             Request::ListSnapshots(request) => {
                 let tags = on_thread(move || sweep::own_tags(&request)).await?;
@@ -85,8 +84,8 @@ impl Worker {
         }
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locks(&self) -> std::sync::MutexGuard<'_, Vec<Lock>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same directory again is fine.
@@ -94,29 +93,12 @@ impl Worker {
         #[cfg(test)]
         assert_ne!(request.directory, PANICS, "asked for by a test");
         let path = inspect::nearest_existing(Path::new(&request.directory));
-        if self.held().locks.iter().any(|lock| lock.is_on(path)) {
+        if self.locks().iter().any(|lock| lock.is_on(path)) {
             return Ok(Reply::Done);
         }
         let lock = Lock::take(&context.cancel, request).await.map_err(IntoAgentError::into_agent_error)?;
-        self.held().locks.push(lock);
+        self.locks().push(lock);
         Ok(Reply::Done)
-    }
-
-    async fn list_superseded(&self, data_directories: Vec<String>) -> Result<Reply, AgentError> {
-        let directories: Vec<PathBuf> = data_directories.into_iter().map(PathBuf::from).collect();
-        let spool = self.spool.path().to_owned();
-        let superseded = on_thread(move || Superseded::list(&directories, &spool)).await?;
-        let files = superseded.files();
-        self.held().superseded = Some(Arc::new(superseded));
-        Ok(Reply::Superseded { files })
-    }
-
-    /// An agent that came in after the snapshot has no list; the next backup clears what that one would have.
-    async fn clear_superseded(&self) -> Result<Reply, AgentError> {
-        let superseded = self.held().superseded.clone();
-        let Some(superseded) = superseded else { return Ok(Reply::Cleared { files: 0 }) };
-        let files = on_thread(move || superseded.clear()).await?;
-        Ok(Reply::Cleared { files })
     }
 }
 

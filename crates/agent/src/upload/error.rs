@@ -102,7 +102,7 @@ pub(crate) enum UploadError {
 }
 
 impl UploadError {
-    fn kind(&self) -> AgentErrorKind {
+    pub(crate) fn kind(&self) -> AgentErrorKind {
         match self {
             Self::Cancelled => AgentErrorKind::Cancelled,
             Self::File { source } => source.kind(),
@@ -126,7 +126,7 @@ impl UploadError {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::File { source } => source.hint(),
             Self::Store { source, .. } => source.hint(),
@@ -150,7 +150,7 @@ impl From<FileError> for UploadError {
 
 impl Context {
     /// A safe point to stop at.
-    pub(super) fn check(&self) -> Result<(), UploadError> {
+    pub(crate) fn check(&self) -> Result<(), UploadError> {
         if self.cancel.is_cancelled() { Err(UploadError::Cancelled) } else { Ok(()) }
     }
 }

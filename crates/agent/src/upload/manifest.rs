@@ -1,17 +1,15 @@
 //! The node manifest: written to a file of our own while SSTables are dealt with, stored at the very end.
 
 use std::fs::File;
-use std::io::{BufWriter, Read};
+use std::io::BufWriter;
 use std::path::Path;
 
-use bytes::Bytes;
 use cassy_backup_format::{Footer, Header, ManifestError, ManifestWriter, ObjectKey, SstableEntry};
 use cassy_store::{Store, StoreError};
 use futures::TryStreamExt;
 
 use super::error::UploadError;
-use super::reading::PIECE_BYTES;
-use super::spool::{Hashing, SpoolFile};
+use super::spool::{Hashing, SpoolFile, put};
 
 /// A manifest under way.
 pub(super) struct Draft {
@@ -51,7 +49,7 @@ fn failed(source: ManifestError) -> UploadError {
 
 /// Stores the manifest. When its key is taken, by the very same bytes, an earlier try has done so already.
 pub(super) async fn store(store: &dyn Store, key: &ObjectKey, written: &Written) -> Result<(), UploadError> {
-    match put(store, key, written).await {
+    match put(store, key, "store the manifest", &written.spool, (&written.blake3, written.size)).await {
         Err(UploadError::Store { source: StoreError::AlreadyExists { .. }, .. }) => {
             let stored = stored_blake3(store, key).await?;
             if stored == written.blake3 {
@@ -62,32 +60,6 @@ pub(super) async fn store(store: &dyn Store, key: &ObjectKey, written: &Written)
         }
         other => other,
     }
-}
-
-async fn put(store: &dyn Store, key: &ObjectKey, written: &Written) -> Result<(), UploadError> {
-    let refused = |source| UploadError::Store { what: "store the manifest", source };
-    let mut file = written.spool.open()?;
-    let mut writer = store.create(key, Some(written.size)).await.map_err(refused)?;
-    let mut hash = blake3::Hasher::new();
-    loop {
-        let mut piece = Vec::new();
-        let read = (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut piece);
-        read.map_err(|source| written.spool.error("read", source))?;
-        if piece.is_empty() {
-            break;
-        }
-        hash.update(&piece);
-        writer.write(Bytes::from(piece)).await.map_err(refused)?;
-    }
-    if hash.finalize().to_hex().as_str() != written.blake3 {
-        let source = std::io::Error::other("its content is not what was written");
-        return Err(written.spool.error("read", source));
-    }
-    let stored = writer.finish().await.map_err(refused)?;
-    if stored.size != written.size {
-        return Err(UploadError::Acknowledged { key: key.clone(), sent: written.size, stored: stored.size });
-    }
-    Ok(())
 }
 
 async fn stored_blake3(store: &dyn Store, key: &ObjectKey) -> Result<String, UploadError> {

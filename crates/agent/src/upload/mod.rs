@@ -32,6 +32,7 @@ use self::manifest::{Draft, Written};
 use self::meter::Meter;
 use self::parent::{Cursor, Parent};
 use self::reading::Buffers;
+pub(crate) use self::spool::{Hashing, SpoolFile, download, put};
 use self::sstable::{Done, Job, process};
 use self::survey::{Survey, survey};
 use self::trash::Relied;

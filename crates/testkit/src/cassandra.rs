@@ -1,22 +1,41 @@
-//! A real, one-node Cassandra on 127.0.0.1, with the stock local JMX.
+//! One real node of Cassandra: alone on 127.0.0.1, or in a network namespace as a member of a cluster.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
-use cassy_cassandra::{Deadlines, Keyspaces, NodeSession, TcpDialer};
+use cassy_cassandra::{Deadlines, Keyspaces, NodeSession};
+use rustix::process::Signal;
 use tokio::net::TcpStream;
 
+use crate::daemon::Daemon;
 use crate::runtime::READY_LIMIT;
-use crate::{Doing, Failure, Launch, Lifetime, Port, Probe, Process, Runtime, cassandra_files, wait_for};
+use crate::seat::Seat;
+use crate::{Doing, Failure, Launch, Lifetime, Probe, Process, Runtime, cassandra_files, wait_for};
 
 const STOP_LIMIT: Duration = Duration::from_secs(90);
 const READY_LINE: &str = "Starting listening for CQL clients";
 const LOST_PORT: [&str; 3] = ["Address already in use", "BindException", "is in use by another process"];
+
+/// How JMX can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum JmxAccess {
+    /// As Cassandra comes: on the node's own 127.0.0.1, its objects on another, random port.
+    #[default]
+    Local,
+    /// On the node's address, all on one port.
+    Remote,
+}
+
+/// What a node knows of the cluster that it is a member of.
+#[derive(Debug, Clone)]
+pub(crate) struct Membership {
+    pub(crate) seeds: Vec<Ipv4Addr>,
+    pub(crate) datacenter: String,
+}
 
 /// How a node is to be made.
 #[derive(Debug)]
@@ -27,6 +46,8 @@ pub struct CassandraBuilder {
     data_directories: usize,
     yaml: BTreeMap<String, String>,
     jvm: Vec<String>,
+    jmx: JmxAccess,
+    membership: Option<Membership>,
     lifetime: Lifetime,
 }
 
@@ -59,10 +80,24 @@ impl CassandraBuilder {
         self
     }
 
+    /// How JMX can be reached.
+    #[must_use]
+    pub fn jmx(mut self, jmx: JmxAccess) -> Self {
+        self.jmx = jmx;
+        self
+    }
+
     /// Who ends the node.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
+        self
+    }
+
+    /// Makes it a member of a cluster of several nodes.
+    #[must_use]
+    pub(crate) fn member(mut self, membership: Membership) -> Self {
+        self.membership = Some(membership);
         self
     }
 
@@ -71,7 +106,11 @@ impl CassandraBuilder {
     /// # Errors
     /// When the directories cannot be made or no port is free.
     pub fn build(self) -> Result<Cassandra, Failure> {
-        let node = Cassandra { ports: Ports::reserve()?, built: self, process: None, ran: false };
+        self.build_at(Seat::on_loopback()?)
+    }
+
+    pub(crate) fn build_at(self, seat: Seat) -> Result<Cassandra, Failure> {
+        let node = Cassandra { seat, built: self, daemon: Daemon::default() };
         for directory in node.own_directories() {
             std::fs::create_dir_all(&directory).doing(|| format!("make {}", directory.display()))?;
         }
@@ -79,27 +118,12 @@ impl CassandraBuilder {
     }
 }
 
-#[derive(Debug)]
-struct Ports {
-    storage: Port,
-    native: Port,
-    jmx: Port,
-}
-
-impl Ports {
-    fn reserve() -> Result<Self, Failure> {
-        Ok(Self { storage: Port::reserve()?, native: Port::reserve()?, jmx: Port::reserve()? })
-    }
-}
-
 /// One node. It keeps its directories and ports over stop and start.
 #[derive(Debug)]
 pub struct Cassandra {
     built: CassandraBuilder,
-    ports: Ports,
-    process: Option<Process>,
-    /// Once it has run, its ports are part of its identity.
-    ran: bool,
+    seat: Seat,
+    daemon: Daemon,
 }
 
 impl Cassandra {
@@ -112,6 +136,8 @@ impl Cassandra {
             data_directories: 1,
             yaml: BTreeMap::new(),
             jvm: Vec::new(),
+            jmx: JmxAccess::Local,
+            membership: None,
             lifetime: Lifetime::Owned,
         }
     }
@@ -122,23 +148,17 @@ impl Cassandra {
     /// When Cassandra ends, with the last lines of its log (it refuses to start on damaged data, for one), or when it
     /// is not ready in time.
     pub async fn start(&mut self) -> Result<(), Failure> {
-        if self.is_running() {
-            return Ok(());
-        }
-        loop {
-            let mut process = self.launch()?;
-            match ready(&mut process, self.native_port()).await {
-                Ok(()) => {
-                    self.process = Some(process);
-                    self.ran = true;
-                    return Ok(());
-                }
-                Err(_) if !self.ran && LOST_PORT.iter().any(|sign| process.log().contains(sign)) => {
-                    self.ports = Ports::reserve()?;
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
+        self.start_with(&[]).await
+    }
+
+    /// The same with flags of the JVM for this start alone.
+    ///
+    /// # Errors
+    /// As [`Cassandra::start`].
+    pub async fn start_with(&mut self, flags: &[&str]) -> Result<(), Failure> {
+        let built = &self.built;
+        let launched = |seat: &Seat| launch(built, seat, flags);
+        self.daemon.start(&mut self.seat, &LOST_PORT, launched, ready).await
     }
 
     /// Ends the node in order (SIGTERM) and waits for it.
@@ -146,17 +166,22 @@ impl Cassandra {
     /// # Errors
     /// When it did not end in time and was killed.
     pub async fn stop(&mut self) -> Result<(), Failure> {
-        match &mut self.process {
-            Some(process) => process.stop(STOP_LIMIT).await,
-            None => Ok(()),
-        }
+        self.daemon.stop(STOP_LIMIT).await
     }
 
     /// Ends the node at once (SIGKILL).
     pub fn kill(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.kill();
-        }
+        self.daemon.kill();
+    }
+
+    /// Stops its threads where they are (SIGSTOP), until [`Cassandra::thaw`].
+    pub fn freeze(&mut self) {
+        self.daemon.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&mut self) {
+        self.daemon.signal(Signal::CONT);
     }
 
     /// Removes all that Cassandra has written: data, commit log, hints, caches, change-data logs. The directories
@@ -165,10 +190,8 @@ impl Cassandra {
     /// # Errors
     /// When the node runs, or a file cannot be removed.
     pub fn wipe(&mut self) -> Result<(), Failure> {
-        if self.is_running() {
-            return Err(Failure::new("the node runs; stop it before its files are removed"));
-        }
-        self.own_directories().iter().try_for_each(|directory| cassandra_files::empty(directory))
+        let directories = self.own_directories();
+        self.daemon.wipe(&directories)
     }
 
     /// Runs nodetool, a JVM of its own (seconds), and answers what it printed.
@@ -177,16 +200,22 @@ impl Cassandra {
     /// When nodetool fails, with what it said.
     pub async fn nodetool(&self, arguments: &[&str]) -> Result<String, Failure> {
         let files = cassandra_files::Places::new(&self.built.directory);
-        let output = tokio::process::Command::new(self.built.runtime.java())
-            .args(["-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-            .args(Runtime::module_flags())
-            .arg(format!("-Dlogback.configurationFile={}", files.logback.display()))
-            .arg(format!("-Dcassandra.storagedir={}", self.built.directory.display()))
-            .arg("-cp")
-            .arg(self.built.runtime.class_path()?)
-            .args(["org.apache.cassandra.tools.NodeTool", "-h", "127.0.0.1", "-p"])
-            .arg(self.jmx_port().to_string())
-            .args(arguments)
+        let mut words: Vec<String> =
+            ["-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(str::to_owned).into();
+        words.extend(Runtime::module_flags());
+        words.extend([
+            format!("-Dlogback.configurationFile={}", files.logback.display()),
+            format!("-Dcassandra.storagedir={}", self.built.directory.display()),
+            "-cp".to_owned(),
+            self.built.runtime.class_path()?,
+            "org.apache.cassandra.tools.NodeTool".to_owned(),
+        ]);
+        words.extend(["-h".to_owned(), self.jmx_host(), "-p".to_owned(), self.jmx_port().to_string()]);
+        words.extend(arguments.iter().map(|&word| word.to_owned()));
+        let words = words.into_iter().map(OsString::from).collect();
+        let (program, words) = self.seat.command(self.built.runtime.java().to_owned(), words);
+        let output = tokio::process::Command::new(program)
+            .args(words)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output()
@@ -208,21 +237,28 @@ impl Cassandra {
     pub async fn flush(&self, keyspaces: &[&str]) -> Result<(), Failure> {
         let names = keyspaces.iter().map(|&name| name.to_owned()).collect();
         let names = Keyspaces::new(names).ok_or_else(|| Failure::new("flush: which keyspaces?"))?;
-        let mut session =
-            NodeSession::connect(Arc::new(TcpDialer), "127.0.0.1", self.jmx_port(), Deadlines::default())
-                .await
-                .doing(|| "connect for JMX")?;
-        session.flush(&names, READY_LIMIT).await.doing(|| "flush")
+        self.jmx().await?.flush(&names, READY_LIMIT).await.doing(|| "flush")
+    }
+
+    /// A JMX session by our own client, from where the node is.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn jmx(&self) -> Result<NodeSession, Failure> {
+        let (host, port) = (self.jmx_host(), self.jmx_port());
+        NodeSession::connect(self.seat.dialer(), &host, port, Deadlines::default())
+            .await
+            .doing(|| format!("connect to {} for JMX", self.address()))
     }
 
     /// Whether its process runs.
     pub fn is_running(&mut self) -> bool {
-        self.process.as_mut().is_some_and(|process| process.ended().is_none())
+        self.daemon.is_running()
     }
 
-    /// What the last run logged.
+    /// What the last run logged, also one that did not get ready.
     pub fn log(&self) -> String {
-        self.process.as_ref().map(Process::log).unwrap_or_default()
+        self.daemon.log()
     }
 
     /// The data directories.
@@ -255,19 +291,24 @@ impl Cassandra {
         &self.built.cluster_name
     }
 
-    /// The port for CQL.
-    pub fn native_port(&self) -> u16 {
-        self.ports.native.number()
+    /// Where it listens, for other nodes and for clients.
+    pub fn address(&self) -> Ipv4Addr {
+        self.seat.address()
     }
 
-    /// The port of JMX's registry; its objects are on another, random port.
+    /// The port for CQL.
+    pub fn native_port(&self) -> u16 {
+        self.seat.native_port()
+    }
+
+    /// The port of JMX's registry.
     pub fn jmx_port(&self) -> u16 {
-        self.ports.jmx.number()
+        self.seat.jmx_port()
     }
 
     /// Its process, running or ended, once it has been started.
     pub fn process(&self) -> Option<&Process> {
-        self.process.as_ref()
+        self.daemon.process()
     }
 
     /// What starts it, as a shell command.
@@ -275,7 +316,7 @@ impl Cassandra {
     /// # Errors
     /// When the jars cannot be listed.
     pub fn shell_command(&self) -> Result<String, Failure> {
-        let arguments = self.arguments(&cassandra_files::Places::new(&self.built.directory))?;
+        let arguments = arguments(&self.built, &self.seat, &[])?;
         let quoted = |word: &str| format!("'{}'", word.replace('\'', "'\\''"));
         let mut words = vec![quoted(&self.built.runtime.java().to_string_lossy())];
         words.extend(arguments.iter().map(|word| quoted(&word.to_string_lossy())));
@@ -291,50 +332,78 @@ impl Cassandra {
     }
 
     pub(crate) fn leave_running(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.leave_running();
-        }
+        self.daemon.leave_running();
     }
 
-    fn launch(&self) -> Result<Process, Failure> {
-        let places = cassandra_files::Places::new(&self.built.directory);
-        let settings = cassandra_files::Settings {
-            cluster_name: &self.built.cluster_name,
-            storage_port: self.ports.storage.number(),
-            native_port: self.ports.native.number(),
-            data_directories: self.built.data_directories,
-            extra: &self.built.yaml,
-        };
-        cassandra_files::write(&places, &settings)?;
-        Process::start(&Launch {
-            name: format!("Cassandra in {}", self.built.directory.display()),
-            program: self.built.runtime.java().to_owned(),
-            arguments: self.arguments(&places)?,
-            directory: self.built.directory.clone(),
-            environment: BTreeMap::new(),
-            log: places.log,
-            lifetime: self.built.lifetime,
-        })
+    /// From its next start on it is elsewhere.
+    pub(crate) fn move_to(&mut self, seat: Seat) {
+        self.seat = seat;
     }
 
-    fn arguments(&self, places: &cassandra_files::Places) -> Result<Vec<OsString>, Failure> {
-        let mut flags: Vec<String> =
-            MEMORY_FLAGS.iter().chain(&HASTE_FLAGS).map(|&flag| flag.to_owned()).collect();
-        flags.extend(Runtime::module_flags());
-        let root = self.built.directory.display();
-        flags.extend([
-            format!("-Dcassandra.config=file://{}", places.yaml.display()),
-            format!("-Dcassandra.storagedir={root}"),
-            format!("-Dcassandra.logdir={root}"),
-            format!("-Djava.io.tmpdir={}", places.scratch.display()),
-            format!("-Dlogback.configurationFile={}", places.logback.display()),
-            format!("-Dcassandra.jmx.local.port={}", self.ports.jmx),
-            "-Dcom.sun.management.jmxremote.authenticate=false".to_owned(),
-        ]);
-        flags.extend(self.built.jvm.iter().cloned());
-        flags.extend(["-cp".to_owned(), self.built.runtime.class_path()?]);
-        flags.push("org.apache.cassandra.service.CassandraDaemon".to_owned());
-        Ok(flags.into_iter().map(OsString::from).collect())
+    fn jmx_host(&self) -> String {
+        jmx_host(self.built.jmx, &self.seat).to_string()
+    }
+}
+
+fn launch(built: &CassandraBuilder, seat: &Seat, flags: &[&str]) -> Result<Process, Failure> {
+    let places = cassandra_files::Places::new(&built.directory);
+    let settings = cassandra_files::Settings {
+        cluster_name: &built.cluster_name,
+        seat,
+        membership: built.membership.as_ref(),
+        data_directories: built.data_directories,
+        extra: &built.yaml,
+    };
+    cassandra_files::write(&places, &settings)?;
+    let (program, arguments) = seat.command(built.runtime.java().to_owned(), arguments(built, seat, flags)?);
+    Process::start(&Launch {
+        name: format!("Cassandra in {}", built.directory.display()),
+        program,
+        arguments,
+        directory: built.directory.clone(),
+        environment: BTreeMap::new(),
+        log: places.log,
+        lifetime: built.lifetime,
+    })
+}
+
+fn arguments(built: &CassandraBuilder, seat: &Seat, once: &[&str]) -> Result<Vec<OsString>, Failure> {
+    let places = cassandra_files::Places::new(&built.directory);
+    let mut flags: Vec<String> =
+        MEMORY_FLAGS.iter().chain(&HASTE_FLAGS).map(|&flag| flag.to_owned()).collect();
+    flags.extend(Runtime::module_flags());
+    let root = built.directory.display();
+    flags.extend([
+        format!("-Dcassandra.config=file://{}", places.yaml.display()),
+        format!("-Dcassandra.storagedir={root}"),
+        format!("-Dcassandra.logdir={root}"),
+        format!("-Djava.io.tmpdir={}", places.scratch.display()),
+        format!("-Dlogback.configurationFile={}", places.logback.display()),
+        "-Dcom.sun.management.jmxremote.authenticate=false".to_owned(),
+    ]);
+    let rack = || format!("-Dcassandra-rackdc.properties=file://{}", places.rack.display());
+    flags.extend(built.membership.iter().map(|_| rack()));
+    let jmx_port = seat.jmx_port();
+    flags.extend(match built.jmx {
+        JmxAccess::Local => vec![format!("-Dcassandra.jmx.local.port={jmx_port}")],
+        JmxAccess::Remote => vec![
+            format!("-Dcassandra.jmx.remote.port={jmx_port}"),
+            format!("-Dcom.sun.management.jmxremote.rmi.port={jmx_port}"),
+            "-Dcom.sun.management.jmxremote.ssl=false".to_owned(),
+            format!("-Djava.rmi.server.hostname={}", seat.address()),
+        ],
+    });
+    flags.extend(built.jvm.iter().cloned());
+    flags.extend(once.iter().map(|&flag| flag.to_owned()));
+    flags.extend(["-cp".to_owned(), built.runtime.class_path()?]);
+    flags.push("org.apache.cassandra.service.CassandraDaemon".to_owned());
+    Ok(flags.into_iter().map(OsString::from).collect())
+}
+
+fn jmx_host(access: JmxAccess, seat: &Seat) -> Ipv4Addr {
+    match access {
+        JmxAccess::Local => Ipv4Addr::LOCALHOST,
+        JmxAccess::Remote => seat.address(),
     }
 }
 
@@ -351,7 +420,7 @@ const MEMORY_FLAGS: [&str; 9] = [
     "-Djava.net.preferIPv4Stack=true",
 ];
 
-/// A single node has nobody to wait for.
+/// The kit waits for the other nodes itself.
 const HASTE_FLAGS: [&str; 7] = [
     "-Dcassandra-foreground=yes",
     "-Dcassandra.skip_wait_for_gossip_to_settle=0",
@@ -363,7 +432,7 @@ const HASTE_FLAGS: [&str; 7] = [
 ];
 
 /// The line comes just before the port is bound, so the port is asked too; asked alone it could be another's.
-async fn ready(process: &mut Process, port: u16) -> Result<(), Failure> {
+async fn ready(process: &mut Process, seat: &Seat) -> Result<(), Failure> {
     wait_for("Cassandra listens for CQL clients", READY_LIMIT, async || {
         let log = process.log();
         if let Some(status) = process.ended() {
@@ -372,7 +441,8 @@ async fn ready(process: &mut Process, port: u16) -> Result<(), Failure> {
                 process.log_tail()
             )));
         }
-        if log.contains(READY_LINE) && TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+        if log.contains(READY_LINE) && TcpStream::connect((seat.address(), seat.native_port())).await.is_ok()
+        {
             return Probe::Ready(());
         }
         Probe::NotYet(format!("its log ends with\n{}", process.log_tail()))

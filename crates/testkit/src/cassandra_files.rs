@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::cassandra::Membership;
+use crate::seat::Seat;
 use crate::{Doing, Failure};
 
 pub(crate) struct Places {
     root: PathBuf,
     pub(crate) yaml: PathBuf,
+    pub(crate) rack: PathBuf,
     pub(crate) logback: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) scratch: PathBuf,
@@ -22,6 +25,7 @@ impl Places {
     pub(crate) fn new(root: &Path) -> Self {
         Self {
             yaml: root.join("conf/cassandra.yaml"),
+            rack: root.join("conf/cassandra-rackdc.properties"),
             logback: root.join("conf/logback.xml"),
             log: root.join("cassandra.log"),
             scratch: root.join("tmp"),
@@ -44,8 +48,8 @@ impl Places {
 
 pub(crate) struct Settings<'a> {
     pub(crate) cluster_name: &'a str,
-    pub(crate) storage_port: u16,
-    pub(crate) native_port: u16,
+    pub(crate) seat: &'a Seat,
+    pub(crate) membership: Option<&'a Membership>,
     pub(crate) data_directories: usize,
     pub(crate) extra: &'a BTreeMap<String, String>,
 }
@@ -57,6 +61,10 @@ pub(crate) fn write(places: &Places, settings: &Settings<'_>) -> Result<(), Fail
     }
     std::fs::write(&places.yaml, yaml(places, settings))
         .doing(|| format!("write {}", places.yaml.display()))?;
+    if let Some(membership) = settings.membership {
+        let text = format!("dc={}\nrack=rack1\n", membership.datacenter);
+        std::fs::write(&places.rack, text).doing(|| format!("write {}", places.rack.display()))?;
+    }
     std::fs::write(&places.logback, LOGBACK).doing(|| format!("write {}", places.logback.display()))
 }
 
@@ -79,16 +87,25 @@ fn yaml(places: &Places, settings: &Settings<'_>) -> String {
     let path = |path: &Path| quoted(path.display().to_string());
     let data: Vec<String> =
         places.data(settings.data_directories).iter().map(|directory| path(directory)).collect();
+    let (seat, address) = (settings.seat, settings.seat.address());
+    let (snitch, seeds) = match settings.membership {
+        Some(membership) => ("GossipingPropertyFileSnitch", membership.seeds.clone()),
+        None => ("SimpleSnitch", vec![address]),
+    };
+    let seeds: Vec<String> = seeds.iter().map(|seed| format!("{seed}:{}", seat.storage_port())).collect();
     let seeds = format!(
-        "[{{class_name: org.apache.cassandra.locator.SimpleSeedProvider, parameters: [{{seeds: '127.0.0.1:{}'}}]}}]",
-        settings.storage_port
+        "[{{class_name: org.apache.cassandra.locator.SimpleSeedProvider, parameters: [{{seeds: '{}'}}]}}]",
+        seeds.join(",")
     );
     let mut keys: BTreeMap<&str, String> =
         FIXED.iter().map(|&(key, value)| (key, value.to_owned())).collect();
     keys.extend([
         ("cluster_name", quoted(settings.cluster_name.to_owned())),
-        ("storage_port", settings.storage_port.to_string()),
-        ("native_transport_port", settings.native_port.to_string()),
+        ("listen_address", address.to_string()),
+        ("rpc_address", address.to_string()),
+        ("endpoint_snitch", snitch.to_owned()),
+        ("storage_port", seat.storage_port().to_string()),
+        ("native_transport_port", seat.native_port().to_string()),
         ("seed_provider", seeds),
         ("data_file_directories", format!("[{}]", data.join(", "))),
         ("commitlog_directory", path(&places.commitlog)),
@@ -106,7 +123,7 @@ fn yaml(places: &Places, settings: &Settings<'_>) -> String {
 }
 
 /// Little memory, long timeouts (a loaded machine stalls for seconds, and a stall is no failure of the test).
-const FIXED: [(&str, &str); 34] = [
+const FIXED: [(&str, &str); 31] = [
     ("auto_bootstrap", "false"),
     ("auto_snapshot", "false"),
     ("cas_contention_timeout", "20s"),
@@ -120,11 +137,9 @@ const FIXED: [(&str, &str); 34] = [
     ("concurrent_writes", "4"),
     ("counter_cache_size", "2MiB"),
     ("counter_write_request_timeout", "20s"),
-    ("endpoint_snitch", "SimpleSnitch"),
     ("file_cache_size", "32MiB"),
     ("incremental_backups", "true"),
     ("key_cache_size", "4MiB"),
-    ("listen_address", "127.0.0.1"),
     ("materialized_views_enabled", "true"),
     ("memtable_heap_space", "48MiB"),
     ("memtable_offheap_space", "48MiB"),
@@ -134,7 +149,6 @@ const FIXED: [(&str, &str); 34] = [
     ("range_request_timeout", "20s"),
     ("read_request_timeout", "20s"),
     ("request_timeout", "20s"),
-    ("rpc_address", "127.0.0.1"),
     ("slow_query_log_timeout", "20s"),
     ("start_native_transport", "true"),
     ("streaming_connections_per_host", "1"),

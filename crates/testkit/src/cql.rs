@@ -11,14 +11,14 @@ use scylla::deserialize::DeserializationError;
 use scylla::deserialize::row::{ColumnIterator, RawColumn};
 use scylla::deserialize::value::DeserializeValue;
 use scylla::frame::response::result::{CollectionType, ColumnType};
-use scylla::statement::Consistency;
+pub use scylla::statement::Consistency;
 use scylla::value::{CqlValue, Row};
 
 use crate::{Cassandra, Doing, Failure};
 
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
-/// A session with one node.
+/// A session with one node, or with a cluster.
 #[derive(Debug)]
 pub struct Cql {
     session: Session,
@@ -33,14 +33,22 @@ impl Cql {
     /// # Errors
     /// When it does not answer.
     pub async fn connect(node: &Cassandra) -> Result<Self, Failure> {
+        Self::connect_to(&[(node.address(), node.native_port())], Consistency::One).await
+    }
+
+    /// Connects to a cluster by these of its nodes.
+    pub(crate) async fn connect_to(
+        nodes: &[(Ipv4Addr, u16)],
+        consistency: Consistency,
+    ) -> Result<Self, Failure> {
         let profile = ExecutionProfile::builder()
             .request_timeout(Some(REQUEST_LIMIT))
-            .consistency(Consistency::One)
+            .consistency(consistency)
             .build()
             .into_handle();
         let one = std::num::NonZeroUsize::MIN;
         let session = SessionBuilder::new()
-            .known_node_addr(SocketAddr::from((Ipv4Addr::LOCALHOST, node.native_port())))
+            .known_nodes_addr(nodes.iter().map(|node| SocketAddr::from(*node)))
             .default_execution_profile_handle(profile)
             .pool_size(PoolSize::PerHost(one))
             .connection_timeout(REQUEST_LIMIT)

@@ -10,8 +10,9 @@ use cassy_api::proto::{
 use tokio::time::Instant;
 
 use crate::jobs::{Jobs, StoredJob};
+use crate::requests::{NODE_BACKUP, NODE_RESTORE};
 use crate::wait::catch;
-use crate::world::{NODE_BACKUP, NODE_RESTORE, Node};
+use crate::world::Node;
 use crate::{Doing, Failure, Probe, World, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -2,12 +2,15 @@
 //! stands in for Cassandra where a test wants thousands of rounds or misbehaviour.
 //!
 //! Nothing of it is part of the product, and no crate of the product depends on it but for tests. What is started
-//! here binds 127.0.0.1 only, lives below one directory, and ends with the process that started it.
+//! here binds 127.0.0.1 only, or an address of a network of its own, lives below one directory, and ends with the
+//! process that started it.
 
 mod cassandra;
 mod cassandra_files;
 mod cassy_server;
+mod cluster;
 pub mod cql;
+mod daemon;
 pub mod dataset;
 mod failure;
 mod jobs;
@@ -18,21 +21,25 @@ mod port;
 mod process;
 mod recorded;
 mod relay;
+mod requests;
 mod runtime;
+mod seat;
 mod seeded;
 mod sshd;
 mod wait;
 mod world;
 
-pub use cassandra::{Cassandra, CassandraBuilder};
+pub use cassandra::{Cassandra, CassandraBuilder, JmxAccess};
 pub use cassy_server::{CassyServer, Client, ServerSettings};
-pub use cql::Cql;
+pub use cluster::{Cluster, ClusterBuilder, ClusterNode};
+pub use cql::{Consistency, Cql};
 pub use failure::{Doing, Failure};
 pub use kill::{Aim, Killer, Struck, Victim};
 pub use port::Port;
 pub use process::{Launch, Lifetime, Process, ProcessId};
 pub use recorded::{Order, RecordedBuilder, RecordedNode, Recording, run_recorded_node};
 pub use relay::{Relay, Way};
+pub use requests::{Outcome, Outcomes};
 pub use runtime::{CASSANDRA_VERSION, Runtime};
 pub use seeded::Seeded;
 pub use sshd::Sshd;

@@ -1,22 +1,62 @@
-//! A real OpenSSH server on 127.0.0.1, with keys of its own. It works as an ordinary user, who can then log in only
-//! as himself, and as root.
+//! A real OpenSSH server, on 127.0.0.1 or in a network namespace, with keys of its own. It works as an ordinary user,
+//! who can then log in only as himself, and as root.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster::Namespace;
 use crate::runtime::READY_LIMIT;
 use crate::{Doing, Failure, Launch, Lifetime, Port, Probe, Process, ProcessId, wait_for};
 
 const PROGRAM: &str = "/usr/sbin/sshd";
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+const STANDARD_PORT: u16 = 22;
+
+/// Where the server listens.
+#[derive(Debug)]
+pub(crate) enum Door {
+    /// 127.0.0.1, a port that was free.
+    Loopback(Port),
+    /// The standard port of this address.
+    Namespace(Arc<Namespace>, Ipv4Addr),
+}
+
+impl Door {
+    fn address(&self) -> Ipv4Addr {
+        match self {
+            Self::Loopback(_) => Ipv4Addr::LOCALHOST,
+            Self::Namespace(_, address) => *address,
+        }
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Self::Loopback(port) => port.number(),
+            Self::Namespace(..) => STANDARD_PORT,
+        }
+    }
+}
+
+/// As known_hosts names it.
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback(port) => write!(f, "[{}]:{port}", self.address()),
+            Self::Namespace(_, address) => address.fmt(f),
+        }
+    }
+}
 
 /// The server and what a client needs to use it.
 #[derive(Debug)]
 pub struct Sshd {
     directory: PathBuf,
-    port: Port,
+    door: Door,
     user: String,
     lifetime: Lifetime,
     /// Lines of sshd_config, before the kit's own: there the first word counts.
@@ -43,33 +83,48 @@ impl Sshd {
         lifetime: Lifetime,
     ) -> Result<Self, Failure> {
         let directory = directory.into();
-        std::fs::create_dir_all(&directory).doing(|| format!("make {}", directory.display()))?;
-        if rustix::process::getuid().is_root() {
-            std::fs::create_dir_all("/run/sshd")
-                .doing(|| "make /run/sshd, which sshd wants when root starts it")?;
-        }
-        let user = user_name()?;
-        generate_key(&directory.join("host_key"))?;
-        generate_key(&directory.join("client_key"))?;
-        set_authorized_keys(&directory, true)?;
         loop {
-            let port = Port::reserve()?;
-            match launch(&directory, &port, configuration, lifetime).await {
-                Ok(process) => {
-                    let configuration = configuration.to_owned();
-                    let server = Self { directory, port, user, lifetime, configuration, process };
-                    server.write_known_hosts()?;
-                    return Ok(server);
-                }
+            let door = Door::Loopback(Port::reserve()?);
+            match Self::start_at(door, &directory, configuration, lifetime).await {
                 Err((log, _)) if log.contains("Address already in use") => {}
-                Err((_, failure)) => return Err(failure),
+                started => return started.map_err(|(_, failure)| failure),
             }
         }
     }
 
-    /// The port on 127.0.0.1.
+    /// In a network namespace, with lines of sshd_config that win over the kit's. Keys that are in the directory are
+    /// used.
+    pub(crate) async fn start_in(
+        namespace: Arc<Namespace>,
+        address: Ipv4Addr,
+        directory: &Path,
+        configuration: &str,
+    ) -> Result<Self, Failure> {
+        let door = Door::Namespace(namespace, address);
+        let started = Self::start_at(door, directory, configuration, Lifetime::Owned).await;
+        started.map_err(|(_, failure)| failure)
+    }
+
+    /// An error comes with the server's log.
+    async fn start_at(
+        door: Door,
+        directory: &Path,
+        configuration: &str,
+        lifetime: Lifetime,
+    ) -> Result<Self, (String, Failure)> {
+        let plain = |failure| (String::new(), failure);
+        prepare(directory).map_err(plain)?;
+        let user = user_name().map_err(plain)?;
+        let process = launch(directory, &door, configuration, lifetime).await?;
+        let (directory, configuration) = (directory.to_owned(), configuration.to_owned());
+        let server = Self { directory, door, user, lifetime, configuration, process };
+        server.write_known_hosts().map_err(plain)?;
+        Ok(server)
+    }
+
+    /// The port.
     pub fn port(&self) -> u16 {
-        self.port.number()
+        self.door.port()
     }
 
     /// Who can log in.
@@ -110,11 +165,16 @@ impl Sshd {
     /// # Errors
     /// When the file cannot be written.
     pub fn write_known_hosts(&self) -> Result<(), Failure> {
+        let line = self.known_hosts_line()?;
+        std::fs::write(self.known_hosts(), line).doing(|| format!("write {}", self.known_hosts().display()))
+    }
+
+    /// The line that names the present host key.
+    pub(crate) fn known_hosts_line(&self) -> Result<String, Failure> {
         let public = self.directory.join("host_key.pub");
         let text = std::fs::read_to_string(&public).doing(|| format!("read {}", public.display()))?;
         let key: Vec<&str> = text.split_whitespace().take(2).collect();
-        let line = format!("[127.0.0.1]:{} {}\n", self.port, key.join(" "));
-        std::fs::write(self.known_hosts(), line).doing(|| format!("write {}", self.known_hosts().display()))
+        Ok(format!("{} {}\n", self.door, key.join(" ")))
     }
 
     /// From now on nobody is let in. Sessions that are open go on.
@@ -149,9 +209,18 @@ impl Sshd {
     /// When it does not start.
     pub async fn restart(&mut self) -> Result<(), Failure> {
         self.stop();
-        let started = launch(&self.directory, &self.port, &self.configuration, self.lifetime).await;
+        let started = launch(&self.directory, &self.door, &self.configuration, self.lifetime).await;
         self.process = started.map_err(|(_, failure)| failure)?;
         Ok(())
+    }
+
+    /// Starts the server again on another address of its namespace.
+    pub(crate) async fn move_to(&mut self, address: Ipv4Addr) -> Result<(), Failure> {
+        if let Door::Namespace(_, old) = &mut self.door {
+            *old = address;
+        }
+        self.restart().await?;
+        self.write_known_hosts()
     }
 
     /// The agents that run in sessions of this server.
@@ -186,29 +255,46 @@ impl Sshd {
     }
 }
 
+/// Makes what a server needs, unless it is there.
+fn prepare(directory: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(directory).doing(|| format!("make {}", directory.display()))?;
+    if rustix::process::getuid().is_root() {
+        std::fs::create_dir_all("/run/sshd")
+            .doing(|| "make /run/sshd, which sshd wants when root starts it")?;
+    }
+    generate_key(&directory.join("host_key"))?;
+    generate_key(&directory.join("client_key"))?;
+    set_authorized_keys(directory, true)
+}
+
 async fn launch(
     directory: &Path,
-    port: &Port,
+    door: &Door,
     configuration: &str,
     lifetime: Lifetime,
 ) -> Result<Process, (String, Failure)> {
     let plain = |failure| (String::new(), failure);
     let file = directory.join("sshd_config");
-    std::fs::write(&file, configuration_text(directory, port, configuration))
+    std::fs::write(&file, configuration_text(directory, door, configuration))
         .doing(|| format!("write {}", file.display()))
         .map_err(plain)?;
+    // In the foreground, logging to standard error.
+    let (mut program, mut arguments) =
+        (PROGRAM.into(), ["-D".into(), "-e".into(), "-f".into(), file.into()].into());
+    if let Door::Namespace(namespace, _) = door {
+        (program, arguments) = namespace.command(program, arguments);
+    }
     let mut process = Process::start(&Launch {
-        name: format!("sshd on port {port}"),
-        program: PROGRAM.into(),
-        // In the foreground, logging to standard error.
-        arguments: ["-D".into(), "-e".into(), "-f".into(), file.into()].into(),
+        name: format!("the sshd {door}"),
+        program,
+        arguments,
         directory: directory.to_owned(),
         environment: BTreeMap::new(),
         log: directory.join("sshd.log"),
         lifetime,
     })
     .map_err(plain)?;
-    let listening = format!("Server listening on 127.0.0.1 port {port}");
+    let listening = format!("Server listening on {} port {}", door.address(), door.port());
     let waited = wait_for("sshd listens", READY_LIMIT, async || {
         let ended = process.ended();
         let log = process.log();
@@ -227,12 +313,12 @@ async fn launch(
     }
 }
 
-fn configuration_text(directory: &Path, port: &Port, first: &str) -> String {
-    let place = directory.display();
+fn configuration_text(directory: &Path, door: &Door, first: &str) -> String {
+    let (place, address, port) = (directory.display(), door.address(), door.port());
     format!(
         r#"{first}
 Port {port}
-ListenAddress 127.0.0.1
+ListenAddress {address}
 HostKey "{place}/host_key"
 PidFile none
 AuthorizedKeysFile "{place}/authorized_keys"
@@ -261,7 +347,7 @@ fn set_authorized_keys(directory: &Path, let_in: bool) -> Result<(), Failure> {
     std::fs::write(&file, text).doing(|| format!("write {}", file.display()))
 }
 
-fn generate_key(path: &Path) -> Result<(), Failure> {
+pub(crate) fn generate_key(path: &Path) -> Result<(), Failure> {
     if path.exists() {
         return Ok(());
     }

@@ -3,22 +3,16 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use cassy_api::proto::{
-    BackupListingRequest, BackupRequest, ClusterRegistrationRequest, OperationStatus, RestoreRequest,
-    RestoreStatusListingRequest,
-};
+use cassy_api::proto::OperationStatus;
 use tempfile::TempDir;
 
-use crate::{
-    Cassandra, CassandraBuilder, CassyServer, Cql, Doing, Failure, Lifetime, Probe, Process, ProcessId,
-    RecordedBuilder, RecordedNode, Recording, Runtime, ServerSettings, Sshd, wait_for,
-};
+use crate::requests::{Outcome, Outcomes};
 
-const JOB_LIMIT: Duration = Duration::from_secs(600);
-pub(crate) const NODE_BACKUP: u32 = 2;
-pub(crate) const NODE_RESTORE: u32 = 2;
+use crate::{
+    Cassandra, CassandraBuilder, CassyServer, Cql, Doing, Failure, Lifetime, Process, ProcessId,
+    RecordedBuilder, RecordedNode, Recording, Runtime, ServerSettings, Sshd,
+};
 
 /// How the world is to be made.
 #[derive(Debug)]
@@ -68,16 +62,23 @@ impl<N: Node> WorldBuilder<N> {
         let (node_started, sshd) = tokio::join!(node.start(), ssh);
         node_started?;
         let sshd = sshd?;
-        let settings = server_settings(root, &node, &sshd, self.lifetime, self.properties)?;
+        let access = Access { jmx_port: node.jmx_port(), sshd: &sshd, known_hosts: sshd.known_hosts() };
+        let settings = server_settings(root, &access, self.lifetime, self.properties)?;
         let server = CassyServer::start(settings).await?;
         Ok(World { server, sshd, node, directory: self.directory })
     }
 }
 
-fn server_settings(
+/// How a server reaches its nodes.
+pub(crate) struct Access<'a> {
+    pub(crate) jmx_port: u16,
+    pub(crate) sshd: &'a Sshd,
+    pub(crate) known_hosts: PathBuf,
+}
+
+pub(crate) fn server_settings(
     root: &Path,
-    node: &impl Node,
-    sshd: &Sshd,
+    access: &Access<'_>,
     lifetime: Lifetime,
     properties: BTreeMap<String, String>,
 ) -> Result<ServerSettings, Failure> {
@@ -93,11 +94,11 @@ fn server_settings(
     let mut settings = ServerSettings::new(root.join("server"));
     settings.lifetime = lifetime;
     settings.set("listen_address", "127.0.0.1");
-    settings.set("jmx_port", node.jmx_port().to_string());
-    settings.set("ssh_user", sshd.user());
-    settings.set("ssh_port", sshd.port().to_string());
-    settings.set("ssh_private_key_path", sshd.client_key().display().to_string());
-    settings.set("ssh_known_hosts_path", sshd.known_hosts().display().to_string());
+    settings.set("jmx_port", access.jmx_port.to_string());
+    settings.set("ssh_user", access.sshd.user());
+    settings.set("ssh_port", access.sshd.port().to_string());
+    settings.set("ssh_private_key_path", access.sshd.client_key().display().to_string());
+    settings.set("ssh_known_hosts_path", access.known_hosts.display().to_string());
     settings.set("slave_command_path", agent.display().to_string());
     settings.set("storage_base_uri", format!("file://{}", store.display()));
     settings.properties.extend(properties);
@@ -298,9 +299,7 @@ impl<N: Node> World<N> {
     /// # Errors
     /// When the server refuses.
     pub async fn register(&self) -> Result<String, Failure> {
-        let request = ClusterRegistrationRequest { cassandra_host: "127.0.0.1".to_owned() };
-        let answer = self.server.client()?.register_cluster(request).await.doing(|| "RegisterCluster")?;
-        Ok(answer.into_inner().cluster_id)
+        Ok(self.server.register("127.0.0.1").await?.cluster_id)
     }
 
     /// Begins a backup of type 2 and answers its snapshot id.
@@ -308,13 +307,7 @@ impl<N: Node> World<N> {
     /// # Errors
     /// When the server refuses.
     pub async fn begin_backup(&self, cluster_id: &str) -> Result<String, Failure> {
-        let request = BackupRequest {
-            cluster_id: cluster_id.to_owned(),
-            backup_type: NODE_BACKUP,
-            ..BackupRequest::default()
-        };
-        let answer = self.server.client()?.take_backup(request).await.doing(|| "TakeBackup")?;
-        Ok(answer.into_inner().snapshot_id)
+        Ok(self.server.begin_backup(cluster_id, &[]).await?.snapshot_id)
     }
 
     /// Takes a backup of type 2, waits until it is complete, and answers its snapshot id.
@@ -332,14 +325,7 @@ impl<N: Node> World<N> {
     /// # Errors
     /// When the server refuses.
     pub async fn begin_restore(&self, cluster_id: &str, snapshot_id: &str) -> Result<(), Failure> {
-        let request = RestoreRequest {
-            cluster_id: cluster_id.to_owned(),
-            snapshot_id: snapshot_id.to_owned(),
-            restore_type: NODE_RESTORE,
-            ..RestoreRequest::default()
-        };
-        self.server.client()?.restore_backup(request).await.doing(|| "RestoreBackup")?;
-        Ok(())
+        self.server.begin_restore(cluster_id, snapshot_id, &[]).await.map(drop)
     }
 
     /// Restores a backup and waits until that is complete.
@@ -356,55 +342,29 @@ impl<N: Node> World<N> {
     ///
     /// # Errors
     /// When it does not end in time.
-    pub async fn backup_outcome(&self, snapshot_id: &str) -> Result<(OperationStatus, String), Failure> {
-        let request =
-            BackupListingRequest { snapshot_id: snapshot_id.to_owned(), ..BackupListingRequest::default() };
-        let mut client = self.server.client()?;
-        wait_for("the backup ends", JOB_LIMIT, async || {
-            let entries = match client.list_backups(request.clone()).await {
-                Ok(answer) => answer.into_inner().entries,
-                Err(status) => return Probe::NotYet(status.to_string()),
-            };
-            let newest = entries.first().map(|entry| (entry.status(), entry.message.clone()));
-            outcome(newest, format!("{entries:?}"))
-        })
-        .await
+    pub async fn backup_outcome(&self, snapshot_id: &str) -> Result<Outcome, Failure> {
+        of_one_node(self.server.backup_outcomes(snapshot_id).await?)
     }
 
     /// The same for the newest restore of this backup.
     ///
     /// # Errors
     /// When it does not end in time.
-    pub async fn restore_outcome(&self, snapshot_id: &str) -> Result<(OperationStatus, String), Failure> {
-        let request = RestoreStatusListingRequest {
-            snapshot_id: snapshot_id.to_owned(),
-            ..RestoreStatusListingRequest::default()
-        };
-        let mut client = self.server.client()?;
-        wait_for("the restore ends", JOB_LIMIT, async || {
-            let entries = match client.list_restore_statuses(request.clone()).await {
-                Ok(answer) => answer.into_inner().entries,
-                Err(status) => return Probe::NotYet(status.to_string()),
-            };
-            let newest = entries.first().map(|entry| (entry.status(), entry.message.clone()));
-            outcome(newest, format!("{entries:?}"))
-        })
-        .await
+    pub async fn restore_outcome(&self, snapshot_id: &str) -> Result<Outcome, Failure> {
+        of_one_node(self.server.restore_outcomes(snapshot_id).await?)
     }
 }
 
-fn temporary() -> Result<TempDir, Failure> {
+pub(crate) fn temporary() -> Result<TempDir, Failure> {
     tempfile::Builder::new().prefix("cassy-test-").tempdir().doing(|| "make a directory")
 }
 
-fn outcome(newest: Option<(OperationStatus, String)>, state: String) -> Probe<(OperationStatus, String)> {
-    match newest {
-        Some(ended @ (OperationStatus::Completed | OperationStatus::Failed, _)) => Probe::Ready(ended),
-        _ => Probe::NotYet(state),
-    }
+fn of_one_node(outcomes: Outcomes) -> Result<Outcome, Failure> {
+    let mut outcomes = outcomes.into_values();
+    outcomes.next().ok_or_else(|| Failure::new("the history names no node"))
 }
 
-fn completed(what: &str, (status, message): (OperationStatus, String)) -> Result<(), Failure> {
+fn completed(what: &str, (status, message): Outcome) -> Result<(), Failure> {
     if status == OperationStatus::Completed {
         return Ok(());
     }

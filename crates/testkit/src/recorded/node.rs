@@ -1,7 +1,7 @@
 //! The handle of a recorded node.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::orders::{Order, Orders};
@@ -9,8 +9,10 @@ use super::process::{CACHES, COMMIT_LOG, DATA, JMX_PORT, LISTEN, NODE, READY_LIN
 use super::recording::Recording;
 use super::tables;
 use crate::cassandra_files::{self, Places, Settings};
+use crate::daemon::Daemon;
 use crate::process::built_program;
-use crate::{Doing, Failure, Launch, Lifetime, Port, Probe, Process, wait_for};
+use crate::seat::Seat;
+use crate::{Doing, Failure, Launch, Lifetime, Probe, Process, wait_for};
 
 const PROGRAM: &str = "recorded-node";
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -42,28 +44,14 @@ impl RecordedBuilder {
             cluster_name: self.recording.identity()?.cluster_name,
             orders: Orders::of(&self.directory),
             built: self,
-            ports: Ports::reserve()?,
-            process: None,
-            ran: false,
+            seat: Seat::on_loopback()?,
+            daemon: Daemon::default(),
         };
         for directory in node.own_directories() {
             std::fs::create_dir_all(&directory).doing(|| format!("make {}", directory.display()))?;
         }
         node.copy_recording()?;
         Ok(node)
-    }
-}
-
-#[derive(Debug)]
-struct Ports {
-    storage: Port,
-    native: Port,
-    jmx: Port,
-}
-
-impl Ports {
-    fn reserve() -> Result<Self, Failure> {
-        Ok(Self { storage: Port::reserve()?, native: Port::reserve()?, jmx: Port::reserve()? })
     }
 }
 
@@ -75,10 +63,8 @@ pub struct RecordedNode {
     built: RecordedBuilder,
     cluster_name: String,
     orders: Orders,
-    ports: Ports,
-    process: Option<Process>,
-    /// Once it has run, its ports are part of its identity.
-    ran: bool,
+    seat: Seat,
+    daemon: Daemon,
 }
 
 impl RecordedNode {
@@ -96,23 +82,9 @@ impl RecordedNode {
     /// # Errors
     /// When it ends instead, with its log: as Cassandra it refuses to start where a restore is unfinished.
     pub async fn start(&mut self) -> Result<(), Failure> {
-        if self.is_running() {
-            return Ok(());
-        }
-        loop {
-            let mut process = self.launch()?;
-            let started = ready(&mut process).await;
-            let lost_port = process.log().contains(LOST_PORT);
-            self.process = Some(process);
-            match started {
-                Ok(()) => {
-                    self.ran = true;
-                    return Ok(());
-                }
-                Err(_) if !self.ran && lost_port => self.ports = Ports::reserve()?,
-                Err(failure) => return Err(failure),
-            }
-        }
+        let (built, cluster_name) = (&self.built, self.cluster_name.as_str());
+        let launched = |seat: &Seat| launch(built, cluster_name, seat);
+        self.daemon.start(&mut self.seat, &[LOST_PORT], launched, ready).await
     }
 
     /// Ends the node (SIGTERM) and waits for it.
@@ -120,17 +92,12 @@ impl RecordedNode {
     /// # Errors
     /// When it did not end in time and was killed.
     pub async fn stop(&mut self) -> Result<(), Failure> {
-        match &mut self.process {
-            Some(process) => process.stop(STOP_LIMIT).await,
-            None => Ok(()),
-        }
+        self.daemon.stop(STOP_LIMIT).await
     }
 
     /// Ends the node at once (SIGKILL).
     pub fn kill(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.kill();
-        }
+        self.daemon.kill();
     }
 
     /// Removes data, commit log, hints, caches, change-data logs. The directories themselves stay.
@@ -138,10 +105,8 @@ impl RecordedNode {
     /// # Errors
     /// When the node runs, or a file cannot be removed.
     pub fn wipe(&mut self) -> Result<(), Failure> {
-        if self.is_running() {
-            return Err(Failure::new("the node runs; stop it before its files are removed"));
-        }
-        self.own_directories().iter().try_for_each(|directory| cassandra_files::empty(directory))
+        let directories = self.own_directories();
+        self.daemon.wipe(&directories)
     }
 
     /// Copies the recording to the data directory, which must be empty.
@@ -165,12 +130,12 @@ impl RecordedNode {
 
     /// Whether its process runs.
     pub fn is_running(&mut self) -> bool {
-        self.process.as_mut().is_some_and(|process| process.ended().is_none())
+        self.daemon.is_running()
     }
 
     /// What the last run logged: a line for each call.
     pub fn log(&self) -> String {
-        self.process.as_ref().map(Process::log).unwrap_or_default()
+        self.daemon.log()
     }
 
     /// From now on the operation or attribute of this name is answered as ordered.
@@ -225,64 +190,57 @@ impl RecordedNode {
 
     /// The port of JMX's registry; its objects are on another, random port.
     pub fn jmx_port(&self) -> u16 {
-        self.ports.jmx.number()
+        self.seat.jmx_port()
     }
 
     /// Its process, running or ended, once it has been started.
     pub fn process(&self) -> Option<&Process> {
-        self.process.as_ref()
+        self.daemon.process()
     }
 
     pub(crate) fn leave_running(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.leave_running();
-        }
+        self.daemon.leave_running();
     }
 
     fn places(&self) -> Places {
         Places::new(&self.built.directory)
     }
-
-    fn launch(&self) -> Result<Process, Failure> {
-        let places = self.places();
-        let settings = Settings {
-            cluster_name: &self.cluster_name,
-            storage_port: self.ports.storage.number(),
-            native_port: self.ports.native.number(),
-            data_directories: 1,
-            extra: &BTreeMap::new(),
-        };
-        cassandra_files::write(&places, &settings)?;
-        Process::start(&Launch {
-            name: format!("the recorded node in {}", self.built.directory.display()),
-            program: built_program(PROGRAM, "cassy-testkit")?,
-            arguments: self.arguments(&places).into_iter().map(Into::into).collect(),
-            directory: self.built.directory.clone(),
-            environment: BTreeMap::new(),
-            log: places.log,
-            lifetime: self.built.lifetime,
-        })
-    }
-
-    /// Cassandra's own, by which an agent finds it, and the fake's.
-    fn arguments(&self, places: &Places) -> Vec<String> {
-        let mut arguments = vec![
-            format!("-Dcassandra.config=file://{}", places.yaml.display()),
-            format!("-Dcassandra.storagedir={}", self.built.directory.display()),
-            format!("{JMX_PORT}{}", self.ports.jmx),
-            format!("{NODE}{}", self.built.directory.display()),
-            format!("{COMMIT_LOG}{}", places.commitlog.display()),
-            format!("{CACHES}{}", places.caches.display()),
-            format!("{LISTEN}{}", self.ports.storage),
-            format!("{LISTEN}{}", self.ports.native),
-        ];
-        arguments.extend(places.data(1).iter().map(|data| format!("{DATA}{}", data.display())));
-        arguments.push("org.apache.cassandra.service.CassandraDaemon".to_owned());
-        arguments
-    }
 }
 
-async fn ready(process: &mut Process) -> Result<(), Failure> {
+fn launch(built: &RecordedBuilder, cluster_name: &str, seat: &Seat) -> Result<Process, Failure> {
+    let places = Places::new(&built.directory);
+    let settings =
+        Settings { cluster_name, seat, membership: None, data_directories: 1, extra: &BTreeMap::new() };
+    cassandra_files::write(&places, &settings)?;
+    Process::start(&Launch {
+        name: format!("the recorded node in {}", built.directory.display()),
+        program: built_program(PROGRAM, "cassy-testkit")?,
+        arguments: arguments(&built.directory, &places, seat).into_iter().map(Into::into).collect(),
+        directory: built.directory.clone(),
+        environment: BTreeMap::new(),
+        log: places.log,
+        lifetime: built.lifetime,
+    })
+}
+
+/// Cassandra's own, by which an agent finds it, and the fake's.
+fn arguments(directory: &Path, places: &Places, seat: &Seat) -> Vec<String> {
+    let mut arguments = vec![
+        format!("-Dcassandra.config=file://{}", places.yaml.display()),
+        format!("-Dcassandra.storagedir={}", directory.display()),
+        format!("{JMX_PORT}{}", seat.jmx_port()),
+        format!("{NODE}{}", directory.display()),
+        format!("{COMMIT_LOG}{}", places.commitlog.display()),
+        format!("{CACHES}{}", places.caches.display()),
+        format!("{LISTEN}{}", seat.storage_port()),
+        format!("{LISTEN}{}", seat.native_port()),
+    ];
+    arguments.extend(places.data(1).iter().map(|data| format!("{DATA}{}", data.display())));
+    arguments.push("org.apache.cassandra.service.CassandraDaemon".to_owned());
+    arguments
+}
+
+async fn ready(process: &mut Process, _seat: &Seat) -> Result<(), Failure> {
     wait_for("the recorded node is ready", READY_LIMIT, async || {
         if let Some(status) = process.ended() {
             let log = process.log_tail();

@@ -55,14 +55,18 @@ impl Mbeans {
             h if h == hash::IS_REGISTERED.hash => Answer::Primitive(true),
             h if h == hash::GET_MBEAN_INFO.hash => Answer::MbeanInfo,
             h if h == hash::QUERY_NAMES.hash => Answer::ObjectNames(self.table_names()?),
-            h if h == hash::GET_ATTRIBUTE.hash => self.attribute(name)?,
+            h if h == hash::GET_ATTRIBUTE.hash => self.attribute(name, order)?,
             h if h == hash::INVOKE.hash => self.operation(name, &call.marshalled(2)?, order)?,
             _ => unknown(name),
         })
     }
 
-    fn attribute(&self, name: &str) -> io::Result<Answer> {
+    fn attribute(&self, name: &str, order: Option<&Order>) -> io::Result<Answer> {
         let identity = &self.identity;
+        let ring = || match order {
+            Some(Order::Ring(nodes)) => nodes.clone(),
+            _ => vec![(ADDRESS.to_owned(), None)],
+        };
         let text = |text: &str| Answer::Text(text.to_owned());
         Ok(match name {
             "ReleaseVersion" => text(&identity.release_version),
@@ -70,8 +74,11 @@ impl Mbeans {
             "PartitionerName" => text(&identity.partitioner),
             "OperationMode" => text("NORMAL"),
             "LocalHostId" => text(&identity.host_id),
-            "EndpointToHostId" => Answer::Map(vec![(ADDRESS.to_owned(), identity.host_id.clone())]),
-            "LiveNodes" => Answer::List(vec![ADDRESS.to_owned()]),
+            "EndpointToHostId" => {
+                let own = |id: Option<String>| id.unwrap_or_else(|| identity.host_id.clone());
+                Answer::Map(ring().into_iter().map(|(address, id)| (address, own(id))).collect())
+            }
+            "LiveNodes" => Answer::List(ring().into_iter().map(|(address, _)| address).collect()),
             "UnreachableNodes" | "JoiningNodes" | "LeavingNodes" | "MovingNodes" => Answer::List(Vec::new()),
             "Keyspaces" => Answer::List(self.keyspaces()?),
             "AllDataFileLocations" => {

@@ -21,6 +21,8 @@ pub enum Order {
     Skip(String),
     /// Answers these bytes in place of a reply.
     Answer(Vec<u8>),
+    /// As `EndpointToHostId` and `LiveNodes`: these are the ring's addresses, each with a host id or none for its own.
+    Ring(Vec<(String, Option<String>)>),
     /// Ends the process.
     Exit,
 }
@@ -33,6 +35,12 @@ impl Order {
             Self::FailAt(table, message) => format!("fail-at {table} {message}"),
             Self::Skip(table) => format!("skip {table}"),
             Self::Answer(bytes) => format!("answer {}", hex::encode(bytes)),
+            Self::Ring(nodes) => {
+                let node = |(address, host_id): &(String, Option<String>)| {
+                    format!(" {address}={}", host_id.as_deref().unwrap_or_default())
+                };
+                format!("ring{}", nodes.iter().map(node).collect::<String>())
+            }
             Self::Exit => "exit".to_owned(),
         }
     }
@@ -48,10 +56,16 @@ impl Order {
             }
             "skip" => Ok(Self::Skip(rest.to_owned())),
             "answer" => hex::decode(rest).map(Self::Answer).map_err(io::Error::other),
+            "ring" => Ok(Self::Ring(rest.split_whitespace().filter_map(ring_node).collect())),
             "exit" => Ok(Self::Exit),
             _ => Err(io::Error::other(format!("not an order: {text:?}"))),
         }
     }
+}
+
+fn ring_node(text: &str) -> Option<(String, Option<String>)> {
+    let (address, host_id) = text.split_once('=')?;
+    Some((address.to_owned(), Some(host_id.to_owned()).filter(|host_id| !host_id.is_empty())))
 }
 
 /// The orders of one node.
@@ -138,6 +152,7 @@ mod tests {
             Order::FailAt("shop.orders".to_owned(), "not a word more".to_owned()),
             Order::Skip("shop.orders".to_owned()),
             Order::Answer(vec![0, 255]),
+            Order::Ring(vec![("127.0.0.2".to_owned(), None), ("::1".to_owned(), Some("an-id".to_owned()))]),
             Order::Exit,
         ] {
             orders.give("flush", &order).unwrap();

@@ -359,6 +359,23 @@ mod tests {
         }
     }
 
+    /// As on a broken disk: SQLite has ended the transaction by itself, so that COMMIT fails, and ROLLBACK after it.
+    #[tokio::test]
+    async fn a_connection_whose_commit_failed_is_thrown_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&MetadataUrl::SqliteFile(dir.path().join("c.db"))).await.unwrap();
+        catalog.writes.execute("CREATE TEMP TABLE of_this_connection (number INTEGER)").await.unwrap();
+        let mut transaction = catalog.writes.begin().await.unwrap();
+        transaction.execute("ROLLBACK").await.unwrap();
+        transaction.commit().await.unwrap_err();
+        let mut next = catalog.writes.acquire().await.unwrap();
+        assert!(!next.is_in_transaction());
+        next.execute("SELECT number FROM of_this_connection").await.unwrap_err();
+        drop(next);
+        catalog.put_host_key("a", 22, "key").await.unwrap();
+        assert_eq!(catalog.host_key("a", 22).await.unwrap().as_deref(), Some("key"));
+    }
+
     /// The disk is full: SQLite is told so by a limit on the file's pages.
     #[tokio::test]
     async fn a_full_disk_is_transient_and_loses_nothing() {

@@ -67,7 +67,6 @@ async fn inspect(host: &str, port: u16, snapshot: bool) -> Result<(), NodeError>
     println!("keyspaces         {keyspaces:?}");
     let tables = node.tables().await?;
     println!("tables            {}: {:?} ..", tables.len(), tables.iter().take(3).collect::<Vec<_>>());
-    println!("snapshot rows     {:?}", node.snapshot_details().await?);
     println!("all read after    {:?}", start.elapsed());
     if let Some(keyspaces) = Keyspaces::new(keyspaces).filter(|_| snapshot) {
         take_and_clear(&mut node, &keyspaces).await?;
@@ -85,9 +84,6 @@ async fn take_and_clear(node: &mut NodeSession, keyspaces: &Keyspaces) -> Result
     println!("snapshot {tag} taken in {:?}", start.elapsed());
     let again = node.take_snapshot(tag, keyspaces, MINUTES).await;
     println!("once more         {}", again.as_ref().map_or_else(chain, |()| "no error".to_owned()));
-    let rows = node.snapshot_details().await?;
-    println!("snapshot rows     {}: {:?} ..", rows.len(), rows.first());
     node.clear_snapshot(tag, keyspaces, MINUTES).await?;
-    println!("rows after clear  {}", node.snapshot_details().await?.len());
     Ok(())
 }

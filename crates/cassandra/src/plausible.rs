@@ -88,17 +88,6 @@ pub(crate) fn text(text: &str) -> Plausible<String> {
     Ok(text.to_owned())
 }
 
-/// A snapshot's tag, which anybody may have chosen: the name of a directory. Control characters are replaced, so that
-/// one odd snapshot does not hide the others.
-pub(crate) fn tag(text: &str) -> Plausible<String> {
-    if text.is_empty() || text.len() > 255 {
-        return refuse("not a name of a directory", text);
-    }
-    let visible =
-        |character: char| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character };
-    Ok(text.chars().map(visible).collect())
-}
-
 /// A token of any partitioner: decimal or hexadecimal.
 pub(crate) fn token(text: &str) -> Plausible<String> {
     let digits = text.strip_prefix('-').unwrap_or(text);
@@ -189,12 +178,6 @@ mod tests {
         }
         assert!(name("t_1").is_ok() && name("a/b").is_err());
         assert!(text("Größe <b>").is_ok() && text("").is_err() && text("a\u{1b}[2J").is_err());
-    }
-
-    #[test]
-    fn tags_of_others_are_shown() {
-        assert_eq!(tag("my snapshot\n"), Ok("my snapshot\u{fffd}".to_owned()));
-        assert!(tag("").is_err() && tag(&"x".repeat(256)).is_err());
     }
 
     #[test]

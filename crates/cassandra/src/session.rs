@@ -13,7 +13,7 @@ use crate::error::NodeError;
 use crate::names::{Keyspaces, SnapshotTag};
 use crate::plausible::{self, Implausible, Plausible};
 use crate::quirks::{self, FLUSH, FLUSH_SIGNATURE, ONE_STRING, SNITCH, STORAGE_SERVICE, TABLES};
-use crate::replies::{SnapshotRow, bounded, many, most, optional_directory, snapshot_rows, text_of};
+use crate::replies::{bounded, many, most, optional_directory, text_of};
 use crate::version::ReleaseVersion;
 
 /// How long calls that only read may take, from start to end.
@@ -23,17 +23,11 @@ pub struct Deadlines {
     pub connect: Duration,
     /// Reading an attribute.
     pub read: Duration,
-    /// Listing snapshots: the node looks at every file of every snapshot.
-    pub list_snapshots: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(20),
-            read: Duration::from_secs(30),
-            list_snapshots: Duration::from_mins(5),
-        }
+        Self { connect: Duration::from_secs(20), read: Duration::from_secs(30) }
     }
 }
 
@@ -304,19 +298,6 @@ impl NodeSession {
         tables.sort_unstable();
         tables.dedup();
         Ok(tables)
-    }
-
-    /// The snapshots on the node, whoever took them; sorted.
-    ///
-    /// # Errors
-    /// [`NodeError`].
-    pub async fn snapshot_details(&mut self) -> Result<Vec<SnapshotRow>, NodeError> {
-        self.jmx.set_deadline(self.deadlines.list_snapshots);
-        let rows = self.attribute("SnapshotDetails", snapshot_rows).await;
-        self.jmx.set_deadline(self.deadlines.read);
-        let mut rows = rows?;
-        rows.sort_unstable();
-        Ok(rows)
     }
 
     /// Writes the memtables of these keyspaces to disk, one keyspace after the other. Safe to repeat.

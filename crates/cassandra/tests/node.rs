@@ -50,9 +50,6 @@ async fn a_healthy_node_is_read() {
     );
     let table = |table: &str| ("ks1".to_owned(), table.to_owned());
     assert_eq!(node.tables().await.expect("read"), [table("t1"), table("t2")]);
-    let rows = node.snapshot_details().await.expect("read");
-    assert_eq!(rows.len(), 4);
-    assert!(rows.iter().all(|row| row.tag.starts_with("snap")), "{rows:?}");
     node.close().await.expect("closes");
 }
 

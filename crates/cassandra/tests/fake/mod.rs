@@ -30,8 +30,6 @@ pub(crate) enum Answer {
     Names(Vec<&'static str>),
     /// A recorded reply.
     Recorded(&'static str),
-    /// A recorded reply in which one text takes the place of another of the same length.
-    Patched(&'static str, &'static str, &'static str),
     /// A serialized value, byte for byte.
     Raw(Vec<u8>),
     Silence,
@@ -85,7 +83,6 @@ pub(crate) fn healthy() -> HashMap<&'static str, Answer> {
                 "org.apache.cassandra.db:keyspace=ks1,table=\"t1\",type=Tables",
             ]),
         ),
-        ("SnapshotDetails", Answer::Recorded("server17-agent/24-getAttribute-SnapshotDetails")),
         ("forceKeyspaceFlush", Answer::Null),
         ("takeSnapshot", Answer::Null),
         ("clearSnapshot", Answer::Null),
@@ -118,7 +115,7 @@ pub(crate) async fn lying(name: &'static str, answer: Answer) -> Fake {
 
 impl Fake {
     pub(crate) async fn connect(&self) -> Result<NodeSession, NodeError> {
-        let deadlines = Deadlines { connect: PLENTY, read: PLENTY, list_snapshots: PLENTY };
+        let deadlines = Deadlines { connect: PLENTY, read: PLENTY };
         NodeSession::connect(Arc::new(TcpDialer), "127.0.0.1", self.port, deadlines).await
     }
 }
@@ -222,16 +219,6 @@ fn recorded(name: &str) -> Vec<u8> {
     std::fs::read(&file).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-fn patched(name: &str, from: &str, to: &str) -> Vec<u8> {
-    let mut bytes = recorded(name);
-    let (from, to) = (from.as_bytes(), to.as_bytes());
-    assert_eq!(from.len(), to.len());
-    let mut places = bytes.windows(from.len()).enumerate().filter(|(_, window)| *window == from);
-    let at = places.next().expect("the text is there").0;
-    bytes[at..at + to.len()].copy_from_slice(to);
-    bytes
-}
-
 fn stub(name: &str, port: u16) -> Vec<u8> {
     let mut bytes = recorded(name);
     let at = bytes.windows(9).position(|window| window == b"127.0.0.1").expect("a stub") + 9;
@@ -267,7 +254,6 @@ fn reply(name: &str, port: u16, answers: &HashMap<&'static str, Answer>) -> Opti
             names.iter().for_each(|name| writer.object_name(name));
         }
         Answer::Recorded(name) => return Some(recorded(name)),
-        Answer::Patched(name, from, to) => return Some(patched(name, from, to)),
         Answer::Raw(bytes) => return Some([writer.into_bytes(), bytes.clone()].concat()),
         Answer::Silence => return None,
     }

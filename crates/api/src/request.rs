@@ -77,10 +77,7 @@ pub(crate) fn backup(request: proto::BackupRequest) -> Result<BackupRequest, Ope
         BackupType::Cluster => {
             Err(later("backup_type 1 (cluster snapshot)", "backup_type 2 (node snapshot)"))
         }
-        BackupType::Incremental => {
-            Err(later("backup_type 3 (node incremental)", "backup_type 2 (node snapshot)"))
-        }
-        BackupType::Node => Ok(BackupRequest { cluster_id, target_ips, snapshot_id, backup_type }),
+        BackupType::Node | BackupType::Incremental => Ok(BackupRequest { cluster_id, target_ips, snapshot_id, backup_type }),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::jobs::JobKind;
 use crate::{Catalog, CatalogError};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Which history rows to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,20 +41,9 @@ pub struct HistoryEntry {
     pub bytes_total: u64,
 }
 
-/// A snapshot that was taken on behalf of this database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownSnapshot {
-    /// The snapshot id, which is part of the tags of our jobs, and is itself the tag that Java Cassy used.
-    pub snapshot_id: String,
-    /// Whether a job of ours took it; otherwise Java Cassy did.
-    pub by_job: bool,
-    /// Whether every job with this snapshot is in its final state. True for Java Cassy's.
-    pub finished: bool,
-}
-
 const BACKUPS: &str = "list backups";
 const RESTORES: &str = "list restores";
-const SNAPSHOTS: &str = "list the known snapshots";
+const ENDED: &str = "list the backups that have ended";
 
 /// The greatest status of the public interface.
 const LAST_STATUS: u8 = 4;
@@ -94,21 +83,17 @@ impl Catalog {
         rows.iter().map(entry).collect::<Result<_, _>>().map_err(during(operation))
     }
 
-    /// The snapshots of this cluster that jobs of this database, or Java Cassy with this database, have taken:
-    /// on a node, tags of these are ours to clear, and no others.
-    pub async fn known_snapshots(&self, cluster_id: &str) -> Result<Vec<KnownSnapshot>, CatalogError> {
-        let jobs = sqlx::query("SELECT snapshot_id, finished FROM job WHERE cluster_id = $1 AND kind = $2")
-            .bind(cluster_id)
-            .bind(JobKind::Backup.name())
-            .fetch_all(&self.reads)
-            .await
-            .map_err(during(SNAPSHOTS))?;
-        let history = sqlx::query("SELECT DISTINCT snapshot_id FROM backup_history WHERE cluster_id = $1")
-            .bind(cluster_id)
-            .fetch_all(&self.reads)
-            .await
-            .map_err(during(SNAPSHOTS))?;
-        merged(&jobs, &history).map_err(during(SNAPSHOTS))
+    /// The backup jobs of this cluster that have ended: their ids are part of the tags of their snapshots and of the
+    /// names of what they wrote beside the data.
+    pub async fn ended_backups(&self, cluster_id: &str) -> Result<BTreeSet<String>, CatalogError> {
+        let rows =
+            sqlx::query("SELECT job_id FROM job WHERE cluster_id = $1 AND kind = $2 AND finished <> 0")
+                .bind(cluster_id)
+                .bind(JobKind::Backup.name())
+                .fetch_all(&self.reads)
+                .await
+                .map_err(during(ENDED))?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(during(ENDED))
     }
 }
 
@@ -162,25 +147,4 @@ fn entry(row: &AnyRow) -> Result<HistoryEntry, sqlx::Error> {
         bytes_done: u64::try_from(number("bytes_done")?).unwrap_or(0),
         bytes_total: u64::try_from(number("bytes_total")?).unwrap_or(0),
     })
-}
-
-fn merged(jobs: &[AnyRow], history: &[AnyRow]) -> Result<Vec<KnownSnapshot>, sqlx::Error> {
-    let mut known: BTreeMap<String, KnownSnapshot> = BTreeMap::new();
-    for row in jobs {
-        let snapshot_id: String = row.try_get(0)?;
-        let finished = row.try_get::<i64, _>(1)? != 0;
-        known
-            .entry(snapshot_id.clone())
-            .and_modify(|snapshot| snapshot.finished &= finished)
-            .or_insert(KnownSnapshot { snapshot_id, by_job: true, finished });
-    }
-    for row in history {
-        let snapshot_id: String = row.try_get(0)?;
-        known.entry(snapshot_id.clone()).or_insert(KnownSnapshot {
-            snapshot_id,
-            by_job: false,
-            finished: true,
-        });
-    }
-    Ok(known.into_values().collect())
 }

@@ -44,7 +44,10 @@ pub struct NewJob {
     pub cluster_id: String,
     pub snapshot_id: String,
     pub stage: String,
+    /// Its state without that of its parts.
     pub state_json: String,
+    /// All of them.
+    pub parts: Vec<JobPart>,
     /// Unix milliseconds; also that of its history rows, whose key it is part of.
     pub created_at: i64,
     /// The history rows that are known already; more may come with updates.
@@ -57,11 +60,23 @@ pub struct NewJob {
 pub struct JobUpdate {
     pub job_id: String,
     pub stage: String,
+    /// Its state without that of its parts.
     pub state_json: String,
+    /// The parts that change; those that do not exist yet are created.
+    pub parts: Vec<JobPart>,
     /// This is its final state.
     pub finished: bool,
     /// The history rows that change; those that do not exist yet are created.
     pub rows: Vec<NodeRow>,
+}
+
+/// One node's part of a job's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPart {
+    /// The node's address.
+    pub name: String,
+    /// What the job knows of it.
+    pub state_json: String,
 }
 
 /// One node's history row.
@@ -85,7 +100,10 @@ pub struct Job {
     pub cluster_id: String,
     pub snapshot_id: String,
     pub stage: String,
+    /// Its state without that of its parts.
     pub state_json: String,
+    /// By name.
+    pub parts: Vec<JobPart>,
     /// That of the last write.
     pub epoch: i64,
     pub created_at: i64,
@@ -118,6 +136,7 @@ impl Catalog {
     pub async fn create_job(&self, epoch: i64, job: &NewJob) -> Result<(), CatalogError> {
         let mut tx = self.begin_guarded(CREATE, epoch).await?;
         insert_job(&mut tx, epoch, job).await?;
+        save_parts(&mut tx, CREATE, &job.job_id, &job.parts).await?;
         let parent = Parent {
             job_id: &job.job_id,
             kind: job.kind,
@@ -143,6 +162,7 @@ impl Catalog {
             return Err(CatalogError::JobFinished { operation: SAVE, job_id: update.job_id.clone() });
         }
         update_job(&mut tx, epoch, update, now).await?;
+        save_parts(&mut tx, SAVE, &update.job_id, &update.parts).await?;
         let parent = Parent {
             job_id: &job.job_id,
             kind: job.kind,
@@ -181,12 +201,31 @@ impl Catalog {
         let sql = format!("SELECT {COLUMNS} FROM job WHERE finished = 0 ORDER BY created_at, job_id");
         let rows =
             sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.reads).await.map_err(during(UNFINISHED))?;
-        rows.iter().map(|row| job(row, UNFINISHED)).collect()
+        let mut jobs: Vec<Job> =
+            rows.iter().map(|row| job(row, UNFINISHED)).collect::<Result<_, CatalogError>>()?;
+        for job in &mut jobs {
+            job.parts = self.parts(UNFINISHED, &job.job_id).await?;
+        }
+        Ok(jobs)
     }
 
     /// One job, finished or not.
     pub async fn job(&self, job_id: &str) -> Result<Option<Job>, CatalogError> {
-        find(&self.reads, FIND, job_id).await
+        let mut found = find(&self.reads, FIND, job_id).await?;
+        if let Some(job) = &mut found {
+            job.parts = self.parts(FIND, job_id).await?;
+        }
+        Ok(found)
+    }
+
+    async fn parts(&self, operation: &'static str, job_id: &str) -> Result<Vec<JobPart>, CatalogError> {
+        let rows = sqlx::query("SELECT name, state FROM job_part WHERE job_id = $1 ORDER BY name")
+            .bind(job_id)
+            .fetch_all(&self.reads)
+            .await
+            .map_err(during(operation))?;
+        let part = |row: &AnyRow| Ok(JobPart { name: row.try_get(0)?, state_json: row.try_get(1)? });
+        rows.iter().map(part).collect::<Result<_, _>>().map_err(during(operation))
     }
 }
 
@@ -315,6 +354,28 @@ async fn insert_job(
     Ok(())
 }
 
+async fn save_parts(
+    tx: &mut Transaction<'static, Any>,
+    operation: &'static str,
+    job_id: &str,
+    parts: &[JobPart],
+) -> Result<(), CatalogError> {
+    const STATEMENTS: [&str; 2] = [
+        "UPDATE job_part SET state = $3 WHERE job_id = $1 AND name = $2",
+        "INSERT INTO job_part (job_id, name, state) VALUES ($1, $2, $3)",
+    ];
+    for part in parts {
+        for statement in STATEMENTS {
+            let query = sqlx::query(statement).bind(job_id).bind(&part.name).bind(&part.state_json);
+            let written = query.execute(&mut **tx).await.map_err(during(operation))?;
+            if written.rows_affected() == 1 {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn update_job(
     tx: &mut Transaction<'static, Any>,
     epoch: i64,
@@ -364,6 +425,7 @@ fn job_of_kind(row: &AnyRow, kind: JobKind) -> Result<Job, sqlx::Error> {
         snapshot_id: row.try_get("snapshot_id")?,
         stage: row.try_get("stage")?,
         state_json: row.try_get("state")?,
+        parts: Vec::new(),
         epoch: row.try_get("epoch")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,

@@ -21,8 +21,8 @@ mod url;
 
 pub use clusters::{ClusterNode, ClusterRow, ClusterSelector};
 pub use error::{CatalogError, ErrorClass};
-pub use history::{HistoryEntry, HistorySelector, KnownSnapshot};
-pub use jobs::{Job, JobKind, JobUpdate, NewJob, NodeProgress, NodeRow};
+pub use history::{HistoryEntry, HistorySelector};
+pub use jobs::{Job, JobKind, JobPart, JobUpdate, NewJob, NodeProgress, NodeRow};
 pub use lease::{Lease, LeaseError, SERVER_LEASE};
 pub use open::{Catalog, OpenError};
 pub use uploads::UploadSession;

@@ -4,15 +4,17 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::job::backup::BackupNode;
+use crate::job::restore::RestoreNode;
 use crate::job::{
-    BackupEffect, BackupEvent, BackupJob, BackupStage, Failure, HistoryEntry, RestoreEffect, RestoreEvent,
-    RestoreJob, RestoreStage,
+    BackupEffect, BackupEvent, BackupJob, BackupStage, Failure, HistoryEntry, Nodes, RestoreEffect,
+    RestoreEvent, RestoreJob, RestoreStage,
 };
 
 /// A pure state machine that the runner can store and drive.
-pub(crate) trait Machine:
-    Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
-{
+pub(crate) trait Machine: Clone + Eq + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// What is stored of a node.
+    type Part: Clone + Eq + Serialize + DeserializeOwned + Send + Sync + 'static;
     type Event: Send + 'static;
     type Effect: Clone + Send + Sync + 'static;
 
@@ -23,7 +25,10 @@ pub(crate) trait Machine:
     fn stage_name(&self) -> &'static str;
     fn finished(&self) -> bool;
     fn history(&self) -> Vec<HistoryEntry>;
-    fn targets(&self) -> Vec<String>;
+    fn nodes(&self) -> &Nodes<Self::Part>;
+    fn nodes_mut(&mut self) -> &mut Nodes<Self::Part>;
+    /// The nodes that other jobs have to keep away from.
+    fn busy(&self) -> Vec<String>;
     fn step(self, event: Self::Event) -> (Self, Vec<Self::Effect>);
     /// The event for an effect that ended in a defect of ours.
     fn failed(effect: &Self::Effect, failure: Failure) -> Self::Event;
@@ -39,6 +44,7 @@ pub(crate) trait Perform<M: Machine>: Send + Sync + 'static {
 }
 
 impl Machine for BackupJob {
+    type Part = BackupNode;
     type Event = BackupEvent;
     type Effect = BackupEffect;
 
@@ -61,8 +67,17 @@ impl Machine for BackupJob {
         Self::history(self)
     }
 
-    fn targets(&self) -> Vec<String> {
-        self.nodes.keys().cloned().collect()
+    fn nodes(&self) -> &Nodes<Self::Part> {
+        &self.nodes
+    }
+
+    fn nodes_mut(&mut self) -> &mut Nodes<Self::Part> {
+        &mut self.nodes
+    }
+
+    fn busy(&self) -> Vec<String> {
+        let busy = self.nodes.iter().filter(|(_, node)| !node.is_done());
+        busy.map(|(target, _)| target.clone()).collect()
     }
 
     fn step(self, event: BackupEvent) -> (Self, Vec<BackupEffect>) {
@@ -71,14 +86,16 @@ impl Machine for BackupJob {
 
     fn failed(effect: &BackupEffect, failure: Failure) -> BackupEvent {
         match effect {
-            BackupEffect::Node(_, target) => BackupEvent::NodeFailed(target.clone(), failure),
-            BackupEffect::Pin | BackupEffect::Commit => BackupEvent::JobFailed(failure),
-            BackupEffect::Clear => BackupEvent::Cleared(vec![failure.text()]),
+            BackupEffect::Node(stage, target) => BackupEvent::NodeFailed(*stage, target.clone(), failure),
+            BackupEffect::Pin => BackupEvent::PinFailed(failure),
+            BackupEffect::Commit => BackupEvent::CommitFailed(failure),
+            BackupEffect::Unpin => BackupEvent::Unpinned(vec![failure.text()]),
         }
     }
 }
 
 impl Machine for RestoreJob {
+    type Part = RestoreNode;
     type Event = RestoreEvent;
     type Effect = RestoreEffect;
 
@@ -101,8 +118,17 @@ impl Machine for RestoreJob {
         Self::history(self)
     }
 
-    fn targets(&self) -> Vec<String> {
-        self.nodes.keys().cloned().collect()
+    fn nodes(&self) -> &Nodes<Self::Part> {
+        &self.nodes
+    }
+
+    fn nodes_mut(&mut self) -> &mut Nodes<Self::Part> {
+        &mut self.nodes
+    }
+
+    fn busy(&self) -> Vec<String> {
+        let busy = self.nodes.iter().filter(|(_, node)| node.restored.is_none() && node.failure.is_none());
+        busy.map(|(target, _)| target.clone()).collect()
     }
 
     fn step(self, event: RestoreEvent) -> (Self, Vec<RestoreEffect>) {

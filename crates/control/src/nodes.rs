@@ -73,6 +73,8 @@ pub struct NodeDescription {
     pub moving: Vec<String>,
     pub keyspaces: Vec<String>,
     pub data_directories: Vec<String>,
+    /// Whether flushed SSTables are linked into `backups/` directories.
+    pub incremental_backups: bool,
     pub tokens: Vec<String>,
     pub datacenter: String,
     pub rack: String,

@@ -95,7 +95,7 @@ pub struct RestoreRequest {
 }
 
 /// The numbers are those of the wire and of the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[allow(missing_docs)]
 pub enum Status {

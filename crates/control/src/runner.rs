@@ -3,15 +3,15 @@
 //! A job belongs to the runner, never to the request that asked for it. What is stored carries the epoch of the
 //! server's lease: a server that has lost it stops driving.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cassy_catalog::{Catalog, CatalogError, JobKind, JobUpdate, NewJob, NodeRow};
+use cassy_catalog::{Catalog, CatalogError, Job, JobKind, JobPart, JobUpdate, NewJob, NodeRow};
 use futures::FutureExt;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -81,6 +81,7 @@ impl Runner {
             snapshot_id: filing.snapshot_id,
             stage: job.stage_name().to_owned(),
             state_json: encode(&job),
+            parts: job.nodes().iter().map(part::<M>).collect(),
             created_at: filing.created_at_ms,
             rows: Vec::new(),
         };
@@ -118,11 +119,6 @@ impl Runner {
         self.tasks.spawn(async move { stop.run_until_cancelled(waiting).await });
     }
 
-    /// Whether a job of this snapshot is under way.
-    pub(crate) fn is_live(&self, snapshot_id: &str) -> bool {
-        self.lock().values().any(|job| job.snapshot_id == snapshot_id)
-    }
-
     /// Stops driving; the jobs go on at the next start.
     pub(crate) async fn shut_down(&self) {
         self.stop.cancel();
@@ -139,7 +135,7 @@ impl Runner {
         job: &M,
         filing: &Filing,
     ) -> Result<Reservation, OperationError> {
-        let (job_id, targets) = (job.job_id(), job.targets());
+        let (job_id, targets) = (job.job_id(), job.busy());
         let mut live = self.lock();
         if live.len() >= LIVE_LIMIT {
             let message = format!("{LIVE_LIMIT} jobs are under way already");
@@ -195,16 +191,18 @@ impl Runner {
         reservation: &mut Option<Reservation>,
     ) {
         let mut effects = JoinSet::new();
-        let mut event = first;
+        let mut events = vec![first];
         loop {
-            let known = job.history();
-            let (next, wanted) = job.clone().step(event);
+            let (next, wanted) = stepped(job.clone(), events.drain(..));
             if next.finished() {
                 performer.release().await;
                 reservation.take();
             }
+            if let Some(reservation) = reservation {
+                reservation.keep(next.busy());
+            }
             if next != job {
-                if !self.save(&next, &known).await {
+                if !self.save(&next, &job).await {
                     return;
                 }
                 job = next;
@@ -214,34 +212,36 @@ impl Runner {
                 tracing::info!(job = job.job_id(), "finished");
                 return;
             }
+            let stored = Arc::new(job.clone());
             for effect in wanted {
-                effects.spawn(perform(Arc::clone(performer), job.clone(), effect));
+                effects.spawn(perform(Arc::clone(performer), Arc::clone(&stored), effect));
             }
-            event = match effects.join_next().await {
-                Some(Ok(event)) => event,
-                Some(Err(error)) => {
+            match next_events::<M>(&mut effects).await {
+                Ok(ended) if ended.is_empty() => {
+                    let stage = job.stage_name();
+                    tracing::error!(job = job.job_id(), stage, "the job has nothing to wait for");
+                    return;
+                }
+                Ok(ended) => events = ended,
+                Err(error) => {
                     tracing::error!(job = job.job_id(), error = %error, "an effect was lost; the job waits for a restart");
                     return;
                 }
-                None => {
-                    tracing::error!(
-                        job = job.job_id(),
-                        stage = job.stage_name(),
-                        "the job has nothing to wait for"
-                    );
-                    return;
-                }
-            };
+            }
         }
     }
 
     /// Stores the job, however long the database is out of reach; false when the job is no longer this server's.
-    async fn save<M: Machine>(&self, job: &M, known: &[HistoryEntry]) -> bool {
+    async fn save<M: Machine>(&self, job: &M, before: &M) -> bool {
+        let known: HashSet<HistoryEntry> = before.history().into_iter().collect();
         let changed = job.history().into_iter().filter(|entry| !known.contains(entry));
+        let is_new = |name: &String, node| before.nodes().get(name).is_none_or(|old| !Arc::ptr_eq(old, node));
+        let parts = job.nodes().iter().filter(|(name, node)| is_new(name, node));
         let update = JobUpdate {
             job_id: job.job_id(),
             stage: job.stage_name().to_owned(),
             state_json: encode(job),
+            parts: parts.map(part::<M>).collect(),
             finished: job.finished(),
             rows: changed.map(row).collect(),
         };
@@ -271,8 +271,26 @@ impl Runner {
     }
 }
 
+/// What several events come to, and what they want done.
+fn stepped<M: Machine>(job: M, events: impl Iterator<Item = M::Event>) -> (M, Vec<M::Effect>) {
+    events.fold((job, Vec::new()), |(job, mut wanted), event| {
+        let (next, more) = job.step(event);
+        wanted.extend(more);
+        (next, wanted)
+    })
+}
+
+/// Waits for an effect to end; with it come all that have ended as well, so that they are stored together.
+async fn next_events<M: Machine>(effects: &mut JoinSet<M::Event>) -> Result<Vec<M::Event>, JoinError> {
+    let mut ended: Vec<M::Event> = effects.join_next().await.transpose()?.into_iter().collect();
+    while let Some(event) = effects.try_join_next() {
+        ended.push(event?);
+    }
+    Ok(ended)
+}
+
 /// Performs one effect. A panic in it fails the effect, not the server.
-async fn perform<M: Machine>(performer: Arc<dyn Perform<M>>, job: M, effect: M::Effect) -> M::Event {
+async fn perform<M: Machine>(performer: Arc<dyn Perform<M>>, job: Arc<M>, effect: M::Effect) -> M::Event {
     let outcome = AssertUnwindSafe(performer.perform(&job, &effect)).catch_unwind().await;
     outcome.unwrap_or_else(|_panic| {
         tracing::error!(
@@ -293,6 +311,20 @@ fn encode<M: Machine>(job: &M) -> String {
     serde_json::to_string(job).expect("a job holds nothing that JSON cannot express")
 }
 
+fn part<M: Machine>((name, node): (&String, &Arc<M::Part>)) -> JobPart {
+    let state_json = serde_json::to_string(&**node).expect("a part holds nothing that JSON cannot express");
+    JobPart { name: name.clone(), state_json }
+}
+
+/// A job as it was stored.
+pub(crate) fn decode<M: Machine>(stored: &Job) -> Result<M, serde_json::Error> {
+    let mut job: M = serde_json::from_str(&stored.state_json)?;
+    for part in &stored.parts {
+        job.nodes_mut().insert(part.name.clone(), Arc::new(serde_json::from_str(&part.state_json)?));
+    }
+    Ok(job)
+}
+
 fn row(entry: HistoryEntry) -> NodeRow {
     NodeRow { target_ip: entry.target, status: entry.status as u8, message: entry.message }
 }
@@ -309,6 +341,17 @@ pub(crate) fn database_failed(what: &str, error: &CatalogError) -> OperationErro
 struct Reservation {
     job_id: String,
     runner: Arc<Runner>,
+}
+
+impl Reservation {
+    /// Only these are still at work.
+    fn keep(&self, busy: Vec<String>) {
+        let mut live = self.runner.lock();
+        if let Some(job) = live.get_mut(&self.job_id).filter(|job| job.targets.len() != busy.len()) {
+            job.targets = busy;
+            self.runner.released.notify_waiters();
+        }
+    }
 }
 
 impl Drop for Reservation {

@@ -8,29 +8,35 @@ use cassy_agent_protocol::StoreGrant;
 use cassy_backup_format::{BackupId, ClusterId, ClusterManifest, Keys};
 use cassy_catalog::{Catalog, CatalogError, JobKind, JobUpdate, NodeRow};
 use cassy_store::{Store, StoreError};
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::job::backup::BackupNode;
-use crate::job::{BackupJob, BackupStage, Outcome, Refusal, RestoreJob, RestoreStage};
+use crate::job::restore::RestoreNode;
+use crate::job::{BackupJob, BackupStage, Nodes, Outcome, Refusal, RestoreJob, RestoreStage};
 use crate::nodes::{NodeAccess, NodeDescription};
 use crate::operations::{
     BackupAnswer, BackupRequest, BackupType, Cluster, ClusterSelector, HistorySelector, NodeEntry,
     OperationError, OperationErrorKind, Operations, Progress, RestoreAnswer, RestoreRequest, RestoreType,
     Status,
 };
-use crate::perform::backup::BackupPerformer;
+use crate::perform::backup::{BackupPerformer, Once, cluster_manifest};
+use crate::perform::increments::Manifests;
+use crate::perform::pins::manifest_at;
 use crate::perform::restore::RestorePerformer;
 use crate::perform::{Links, chain};
 use crate::progress::ProgressBoard;
 use crate::registration;
-use crate::runner::{Filing, Runner, database_failed};
+use crate::runner::{Filing, Runner, database_failed, decode};
 use crate::targets;
 
 const UNKNOWN_CLUSTER: &str = "The specified cluster cannot be found.";
 const CHANGED: &str = "restore another backup, and find out who changed the store";
 /// A cluster manifest names nodes, not files.
 const CLUSTER_MANIFEST_LIMIT_BYTES: u64 = 64 << 20;
+
+/// Nodes whose manifests are looked for at once.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// What the service is made of.
 #[derive(Clone)]
@@ -95,7 +101,7 @@ impl Service {
                 snapshot_id: job.snapshot_id.clone(),
                 created_at_ms: job.created_at,
             };
-            let Err(error) = self.resume_job(&job.state_json, filing) else { continue };
+            let Err(error) = self.resume_job(&job, filing) else { continue };
             tracing::error!(job = job.job_id, error = %error, "the job cannot be taken up, and ends");
             if let Err(error) = self.end_unreadable(&job, &error).await {
                 tracing::error!(job = job.job_id, error = chain(&error), "its end cannot be stored");
@@ -121,6 +127,7 @@ impl Service {
             job_id: job.job_id.clone(),
             stage: "finished".to_owned(),
             state_json: job.state_json.clone(),
+            parts: Vec::new(),
             finished: true,
             rows: own
                 .map(|row| NodeRow {
@@ -133,17 +140,17 @@ impl Service {
         catalog.save_job(self.parts.epoch, &update, self.parts.clock.now_ms()).await
     }
 
-    fn resume_job(&self, state: &str, filing: Filing) -> Result<(), OperationError> {
+    fn resume_job(&self, stored: &cassy_catalog::Job, filing: Filing) -> Result<(), OperationError> {
         let unreadable =
             |error: serde_json::Error| precondition(format!("its state cannot be read: {error}"));
         match filing.kind {
             JobKind::Backup => {
-                let job: BackupJob = serde_json::from_str(state).map_err(unreadable)?;
+                let job: BackupJob = decode(stored).map_err(unreadable)?;
                 let performer = Arc::new(self.backup_performer(&job)?);
                 self.runner.resume(job, filing, performer);
             }
             JobKind::Restore => {
-                let job: RestoreJob = serde_json::from_str(state).map_err(unreadable)?;
+                let job: RestoreJob = decode(stored).map_err(unreadable)?;
                 let performer = Arc::new(self.restore_performer(&job));
                 self.runner.resume(job, filing, performer);
             }
@@ -165,6 +172,7 @@ impl Service {
             catalog: self.parts.catalog.clone(),
             epoch: self.parts.epoch,
             clock: Arc::clone(&self.parts.clock),
+            once: Once::default(),
         })
     }
 
@@ -199,29 +207,38 @@ impl Service {
         Err(first)
     }
 
+    /// What there is of a snapshot: by its cluster manifest, else by the job that has not written it.
     async fn backup_manifest(
         &self,
         cluster_id: &ClusterId,
-        request: &RestoreRequest,
+        snapshot_id: &str,
     ) -> Result<ClusterManifest, OperationError> {
         let unknown = || {
-            OperationError::new(
-                OperationErrorKind::NotFound,
-                format!("there is no backup {}", request.snapshot_id),
-            )
-            .hint("ListBackups shows the backups of a cluster")
+            OperationError::new(OperationErrorKind::NotFound, format!("there is no backup {snapshot_id}"))
+                .hint("ListBackups shows the backups of a cluster")
         };
-        let backup_id: BackupId = request.snapshot_id.parse().map_err(|_invalid| unknown())?;
-        if self.runner.is_live(&request.snapshot_id) {
-            let message = format!("a job of the backup {backup_id} is under way");
-            return Err(precondition(message).hint("wait until it has ended"));
+        let backup_id: BackupId = snapshot_id.parse().map_err(|_invalid| unknown())?;
+        let error = match self.stored_manifest(cluster_id, backup_id).await {
+            Ok(Some(manifest)) => return Ok(manifest),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        match (self.manifest_of_job(cluster_id, backup_id).await?, error) {
+            (Some(manifest), _) => Ok(manifest),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(self.why_absent(cluster_id, snapshot_id).await?.unwrap_or_else(unknown)),
         }
+    }
+
+    async fn stored_manifest(
+        &self,
+        cluster_id: &ClusterId,
+        backup_id: BackupId,
+    ) -> Result<Option<ClusterManifest>, OperationError> {
         let key = keys(cluster_id)?.cluster_manifest(&backup_id);
         let stored = match self.parts.store.get(&key, CLUSTER_MANIFEST_LIMIT_BYTES).await {
             Ok(stored) => stored,
-            Err(StoreError::NotFound { .. }) => {
-                return Err(self.why_absent(request).await?.unwrap_or_else(unknown));
-            }
+            Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(store_failed("read the cluster manifest", &error)),
         };
         let manifest = ClusterManifest::from_json(&stored).map_err(|error| {
@@ -232,42 +249,98 @@ impl Service {
             let message = format!("the cluster manifest {key} is that of another backup");
             return Err(precondition(message).hint(CHANGED));
         }
-        Ok(manifest)
+        if let Some(base) = manifest.base {
+            let message = format!("{backup_id} is an increment, and not a snapshot");
+            return Err(precondition(message).hint(format!("name its snapshot, {base}")));
+        }
+        Ok(Some(manifest))
     }
 
-    /// What the database says of the backup that is to be restored.
+    /// Each node whose row is COMPLETED can be restored, before the summary is written, and when it never could be.
+    async fn manifest_of_job(
+        &self,
+        cluster_id: &ClusterId,
+        backup_id: BackupId,
+    ) -> Result<Option<ClusterManifest>, OperationError> {
+        let found = self.parts.catalog.job(&backup_id.to_string()).await;
+        let found = found.map_err(|e| database_failed("look up the backup's job", &e))?;
+        let job = found.and_then(|stored| decode::<BackupJob>(&stored).ok());
+        let has_no_summary = |job: &BackupJob| job.outcome.is_none() || job.commit_failure.is_some();
+        let known = job.filter(|job| job.accepted && job.base.is_none() && has_no_summary(job));
+        let known = known.filter(|job| job.cluster_id == *cluster_id);
+        let manifest = known.map(|job| cluster_manifest(&job));
+        Ok(manifest.filter(|manifest| !manifest.nodes.is_empty()))
+    }
+
+    /// Where increments on the snapshot are to be had, the newest of them takes its place: it is whole by itself.
+    async fn with_increments(
+        &self,
+        cluster_id: &ClusterId,
+        base: BackupId,
+        nodes: Nodes<RestoreNode>,
+    ) -> Result<(Nodes<RestoreNode>, Vec<String>), OperationError> {
+        let (keys, store) = (keys(cluster_id)?, &*self.parts.store);
+        let keys = &keys;
+        let looks = nodes.into_iter().map(|(target, node)| async move {
+            let manifests = Manifests::list(store, keys, &node.host_id).await?;
+            let newest = match manifests.newest_on(base) {
+                Some((increment, key)) => Some(manifest_at(store, key, increment).await?),
+                None => None,
+            };
+            let manifest = newest.unwrap_or_else(|| node.manifest.clone());
+            Ok::<_, StoreError>((target, Arc::new(RestoreNode { manifest, ..(*node).clone() })))
+        });
+        let looked = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOOKS_AT_ONCE);
+        let nodes: Nodes<RestoreNode> =
+            looked.try_collect().await.map_err(|error| store_failed("look for increments", &error))?;
+        let with = nodes.iter().filter(|(_, node)| node.manifest.backup_id != base);
+        let notes = with.map(|(target, node)| {
+            format!("{target}: with the increments on the snapshot, the last is {}", node.manifest.backup_id)
+        });
+        let notes = notes.collect();
+        Ok((nodes, notes))
+    }
+
+    /// What the database says of a backup.
     async fn history_of(
         &self,
-        request: &RestoreRequest,
+        cluster_id: &ClusterId,
+        snapshot_id: &str,
     ) -> Result<impl Iterator<Item = NodeEntry>, OperationError> {
-        let selector =
-            HistorySelector { snapshot_id: Some(request.snapshot_id.clone()), ..HistorySelector::default() };
-        let entries = self.list_backups(selector).await?;
-        Ok(entries.into_iter().filter(|entry| entry.cluster_id == request.cluster_id))
+        let snapshot_id = Some(snapshot_id.to_owned());
+        let entries =
+            self.list_backups(HistorySelector { snapshot_id, ..HistorySelector::default() }).await?;
+        let cluster_id = cluster_id.to_string();
+        Ok(entries.into_iter().filter(move |entry| entry.cluster_id == cluster_id))
     }
 
     /// The addresses that are the cluster's by our own database: as it is registered, and as it was backed up.
     async fn known_addresses(
         &self,
         cluster: cassy_catalog::ClusterRow,
-        request: &RestoreRequest,
+        cluster_id: &ClusterId,
+        snapshot_id: &str,
     ) -> Result<BTreeSet<String>, OperationError> {
-        let backed_up = self.history_of(request).await?.map(|entry| entry.target_ip);
+        let backed_up = self.history_of(cluster_id, snapshot_id).await?.map(|entry| entry.target_ip);
         Ok(cluster.target_ips.into_iter().chain(backed_up).collect())
     }
 
     /// Why a backup that the history knows has no manifest.
-    async fn why_absent(&self, request: &RestoreRequest) -> Result<Option<OperationError>, OperationError> {
-        Ok(self.history_of(request).await?.next().map(|entry| {
-            precondition(format!(
-                "the backup {} cannot be restored: {}",
-                request.snapshot_id,
-                if entry.message.is_empty() {
-                    "it has no manifest in the store".to_owned()
-                } else {
-                    entry.message
+    async fn why_absent(
+        &self,
+        cluster_id: &ClusterId,
+        snapshot_id: &str,
+    ) -> Result<Option<OperationError>, OperationError> {
+        Ok(self.history_of(cluster_id, snapshot_id).await?.next().map(|entry| {
+            let refused =
+                |why: &str| precondition(format!("the backup {snapshot_id} cannot be restored: {why}"));
+            match entry.message.as_str() {
+                "" if (entry.status as u8) < Status::Completed as u8 => {
+                    refused("it is under way").hint("wait until ListBackups shows it COMPLETED")
                 }
-            ))
+                "" => refused("it has no manifest in the store"),
+                message => refused(message),
+            }
         }))
     }
 }
@@ -293,40 +366,54 @@ impl Operations for Service {
     }
 
     async fn take_backup(&self, request: BackupRequest) -> Result<BackupAnswer, OperationError> {
-        if request.backup_type != BackupType::Node {
-            return Err(unimplemented("only backup type 2 (node snapshot) is served"));
-        }
         let row = self.cluster(&request.cluster_id).await?;
+        let cluster_id = cluster_id(&request.cluster_id)?;
+        let base = match request.backup_type {
+            BackupType::Node => None,
+            BackupType::Incremental => {
+                let snapshot_id = request.snapshot_id.as_deref().unwrap_or_default();
+                Some(self.backup_manifest(&cluster_id, snapshot_id).await?)
+            }
+            BackupType::Cluster => {
+                return Err(unimplemented("backup type 1 (cluster snapshot) is not served yet"));
+            }
+        };
         let described = self.ring(&row).await?;
-        let targets = targets::of_backup(&request.target_ips, &described)?;
+        let (targets, mut notes) = match &base {
+            None => (targets::of_backup(&request.target_ips, &described)?, Vec::new()),
+            Some(base) => targets::of_increment(&request.target_ips, &described, base)?,
+        };
         let now = self.parts.clock.now_ms();
         let job = BackupJob {
             backup_id: BackupId::at(now),
-            cluster_id: cluster_id(&request.cluster_id)?,
+            base: base.as_ref().map(|base| base.backup_id),
+            cluster_id,
             cluster_name: row.cluster_name.clone(),
             created_at_ms: now,
-            attempt: 1,
             stage: BackupStage::Prepare,
-            nodes: targets.iter().map(|target| (target.clone(), BackupNode::default())).collect(),
+            nodes: targets.into_iter().map(|target| (target, Arc::default())).collect(),
+            refusable: true,
+            accepted: false,
             commit_failure: None,
             outcome: None,
             notes: Vec::new(),
         };
         let filing = Filing {
             kind: JobKind::Backup,
-            operation_type: 2,
+            operation_type: if base.is_some() { 3 } else { 2 },
             cluster_id: request.cluster_id.clone(),
-            snapshot_id: job.backup_id.to_string(),
+            snapshot_id: job.base.unwrap_or(job.backup_id).to_string(),
             created_at_ms: now,
         };
         let performer = Arc::new(self.backup_performer(&job)?);
         let view = self.runner.start(job, filing, performer).await?;
-        let job = answered(view, |job: &BackupJob| job.stage > BackupStage::Snapshot).await?;
+        let job = answered(view, BackupJob::is_answerable).await?;
         if let Some(Outcome::Refused(refusals)) = &job.outcome {
             return Err(refused(refusals));
         }
         let registered = self.parts.catalog.cluster_nodes(&request.cluster_id).await.unwrap_or_default();
-        Ok(backup_answer(&job, targets, registration::changes(&row, &registered, &described)))
+        notes.extend(registration::changes(&row, &registered, &described));
+        Ok(backup_answer(&job, request.backup_type, notes))
     }
 
     async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {
@@ -341,9 +428,13 @@ impl Operations for Service {
         }
         let row = self.cluster(&request.cluster_id).await?;
         let cluster_id = cluster_id(&request.cluster_id)?;
-        let manifest = self.backup_manifest(&cluster_id, &request).await?;
-        let known = self.known_addresses(row, &request).await?;
-        let nodes = targets::of_restore(&request.target_ips, &manifest, &known)?;
+        let manifest = self.backup_manifest(&cluster_id, &request.snapshot_id).await?;
+        let known = self.known_addresses(row, &cluster_id, &request.snapshot_id).await?;
+        let mut nodes = targets::of_restore(&request.target_ips, &manifest, &known)?;
+        let mut notes = Vec::new();
+        if !request.snapshot_only {
+            (nodes, notes) = self.with_increments(&cluster_id, manifest.backup_id, nodes).await?;
+        }
         let now = self.parts.clock.now_ms();
         let targets = nodes.keys().cloned().collect();
         let job = RestoreJob {
@@ -375,7 +466,7 @@ impl Operations for Service {
             snapshot_id: request.snapshot_id,
             restore_type: request.restore_type,
             snapshot_only: request.snapshot_only,
-            message: job.warnings().join("\n"),
+            message: notes.into_iter().chain(job.warnings()).collect::<Vec<_>>().join("\n"),
         })
     }
 
@@ -398,7 +489,7 @@ where
     })
 }
 
-fn backup_answer(job: &BackupJob, target_ips: Vec<String>, mut notes: Vec<String>) -> BackupAnswer {
+fn backup_answer(job: &BackupJob, backup_type: BackupType, mut notes: Vec<String>) -> BackupAnswer {
     let all_failed = job.alive().next().is_none();
     let failures = job.nodes.iter().filter_map(|(target, node)| {
         let failure = node.failure.as_ref()?;
@@ -408,10 +499,10 @@ fn backup_answer(job: &BackupJob, target_ips: Vec<String>, mut notes: Vec<String
     BackupAnswer {
         status: if all_failed { Status::Failed } else { Status::Started },
         cluster_id: job.cluster_id.to_string(),
-        target_ips,
-        snapshot_id: job.backup_id.to_string(),
+        target_ips: job.nodes.keys().cloned().collect(),
+        snapshot_id: job.base.unwrap_or(job.backup_id).to_string(),
         created_at: job.created_at_ms,
-        backup_type: BackupType::Node,
+        backup_type,
         message: notes.join("\n"),
     }
 }

@@ -1,10 +1,12 @@
 //! Which nodes a request is about.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use cassy_agent_protocol::ParentManifest;
 use cassy_backup_format::{ClusterManifest, NodeManifestRef};
 
+use crate::job::Nodes;
 use crate::job::restore::RestoreNode;
 use crate::nodes::NodeDescription;
 use crate::operations::{OperationError, OperationErrorKind};
@@ -35,13 +37,51 @@ pub(crate) fn of_backup(
     Ok(targets.into_iter().collect())
 }
 
+/// Those of the ring that the snapshot holds, by host id; the others are named, and refused when asked for.
+pub(crate) fn of_increment(
+    asked: &[String],
+    described: &NodeDescription,
+    base: &ClusterManifest,
+) -> Result<(Vec<String>, Vec<String>), OperationError> {
+    let held: BTreeSet<_> = base.nodes.iter().map(|node| node.host_id).collect();
+    let without = |address: &&String| described.ring.get(*address).is_some_and(|id| !held.contains(id));
+    let without: Vec<_> = if asked.is_empty() {
+        described.ring.keys().filter(without).cloned().collect()
+    } else {
+        asked.iter().filter(without).cloned().collect()
+    };
+    let covered: Vec<_> = described
+        .ring
+        .iter()
+        .filter(|(_, id)| held.contains(id))
+        .map(|(address, _)| address.clone())
+        .collect();
+    let what = format!("the snapshot {} does not hold {}", base.backup_id, without.join(", "));
+    let hint = "take a node backup (backup_type 2) of these first";
+    if covered.is_empty() || !(asked.is_empty() || without.is_empty()) {
+        return Err(precondition(what).hint(hint));
+    }
+    let targets = of_backup(if asked.is_empty() { &covered } else { asked }, described)?;
+    let mut notes = Vec::new();
+    if !without.is_empty() {
+        notes.push(format!("left out: {what}; {hint}"));
+    }
+    let in_ring: BTreeSet<_> = described.ring.values().collect();
+    let gone = base.nodes.iter().filter(|node| !in_ring.contains(&node.host_id));
+    let gone: Vec<_> = gone.map(|node| node.address.clone()).collect();
+    if !gone.is_empty() {
+        notes.push(format!("left out: gone from the ring since the snapshot: {}", gone.join(", ")));
+    }
+    Ok((targets, notes))
+}
+
 /// Checked against the backup, never against the ring: a stopped node cannot be asked. What lies in a store is data
 /// of somebody else, so an address that it alone names is never gone to: the request or the database name it too.
 pub(crate) fn of_restore(
     asked: &[String],
     manifest: &ClusterManifest,
     known: &BTreeSet<String>,
-) -> Result<BTreeMap<String, RestoreNode>, OperationError> {
+) -> Result<Nodes<RestoreNode>, OperationError> {
     let asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
     let wanted = |address: &str| asked.is_empty() || asked.contains(address);
     let missing: Vec<_> = manifest.missing.iter().filter(|node| wanted(&node.address)).collect();
@@ -50,11 +90,11 @@ pub(crate) fn of_restore(
         return Err(precondition(format!("the backup {} lacks {}", manifest.backup_id, why.join("; ")))
             .hint("name the other nodes in target_ips, or choose another backup"));
     }
-    let nodes: BTreeMap<_, _> = manifest
+    let nodes: Nodes<RestoreNode> = manifest
         .nodes
         .iter()
         .filter(|node| wanted(&node.address))
-        .map(|node| (node.address.clone(), part(manifest, node)))
+        .map(|node| (node.address.clone(), Arc::new(part(manifest, node))))
         .collect();
     let absent: Vec<_> = asked.iter().copied().filter(|a| !nodes.contains_key(*a)).collect();
     if !absent.is_empty() {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cassy_catalog::{JobKind, NewJob, NodeRow};
+use cassy_catalog::{JobKind, JobPart, NewJob, NodeRow};
 use cassy_control::{ClusterSelector, HistorySelector, NodeEntry, OperationErrorKind, Operations, Status};
 use world::{Action, NODE, Ring, Server, backup, host_id, restore};
 
@@ -177,38 +177,43 @@ async fn strangers_among_the_manifests_are_left_alone() {
 #[tokio::test]
 async fn jobs_that_nobody_can_read_end_failed_and_the_server_works() {
     let bench = Bench::new().await;
-    let state = || {
-        let job = bench.server.catalog.job(&bench.snapshot);
-        async { job.await.unwrap().unwrap().state_json }
-    };
-    let whole = state().await.replacen("\"finished\"", "\"upload\"", 1);
+    let stored = bench.server.catalog.job(&bench.snapshot).await.unwrap().unwrap();
+    let head = stored.state_json.replacen("\"finished\"", "\"upload\"", 1);
+    let part = stored.parts[0].state_json.replacen("\"commit\"", "\"upload\"", 1);
     let deep = "[".repeat(100_000);
     let key = "\"manifest\":\"cassy/1/";
-    assert!(whole.contains(key), "{whole}");
-    let hostile = [
-        String::new(),
-        "null".to_owned(),
-        whole[..whole.len() / 2].to_owned(),
-        format!("\u{feff}{whole}"),
-        format!("{whole}{whole}"),
-        deep.clone(),
-        format!("{{\"nodes\":{deep}"),
-        whole.replacen("\"attempt\":1", "\"attempt\":1,\"attempt\":1", 1),
-        whole.replacen("\"attempt\":1", "\"attempt\":-1", 1),
-        whole.replacen("\"attempt\":1", "\"attempt\":1e400", 1),
-        whole.replacen("\"attempt\":1", "\"attempt\":4294967296", 1),
-        whole.replacen("\"attempt\":1", "\"attempt\":NaN", 1),
-        whole.replacen(key, "\"manifest\":\"cassy/../../1/", 1),
-        whole.replacen(key, "\"manifest\":\"cassy//1/", 1),
-        whole.replacen(key, "\"manifest\":\"/cassy/1/", 1),
-        whole.replacen(key, &format!("\"manifest\":\"{}/", "x/".repeat(600)), 1),
-        whole.replacen(".jsonl.zst\"", ".jsonl.zst/\"", 1),
-        whole.replacen(&bench.snapshot, "../../x", 1),
-        whole.replacen("\"upload\"", "\"launder\"", 1),
-        "\u{0}".to_owned(),
-        "'; DROP TABLE job; --".to_owned(),
+    assert!(part.contains(key), "{part}");
+    let of_any = |whole: &str| {
+        [
+            String::new(),
+            "null".to_owned(),
+            whole[..whole.len() / 2].to_owned(),
+            format!("\u{feff}{whole}"),
+            format!("{whole}{whole}"),
+            deep.clone(),
+            format!("{{\"notes\":{deep}"),
+            whole.replacen("\"upload\"", "\"launder\"", 1),
+            "\u{0}".to_owned(),
+            "'; DROP TABLE job; --".to_owned(),
+        ]
+    };
+    let of_parts = [
+        part.replacen("\"attempt\":1", "\"attempt\":1,\"attempt\":1", 1),
+        part.replacen("\"attempt\":1", "\"attempt\":-1", 1),
+        part.replacen("\"attempt\":1", "\"attempt\":1e400", 1),
+        part.replacen("\"attempt\":1", "\"attempt\":4294967296", 1),
+        part.replacen("\"attempt\":1", "\"attempt\":NaN", 1),
+        part.replacen(key, "\"manifest\":\"cassy/../../1/", 1),
+        part.replacen(key, "\"manifest\":\"cassy//1/", 1),
+        part.replacen(key, "\"manifest\":\"/cassy/1/", 1),
+        part.replacen(key, &format!("\"manifest\":\"{}/", "x/".repeat(600)), 1),
+        part.replacen(".jsonl.zst\"", ".jsonl.zst/\"", 1),
     ];
-    for (number, state_json) in hostile.iter().enumerate() {
+    let heads = of_any(&head).into_iter().chain([head.replacen(&bench.snapshot, "../../x", 1)]);
+    let heads = heads.map(|bad| (bad, part.clone()));
+    let parts = of_any(&part).into_iter().chain(of_parts).map(|bad| (head.clone(), bad));
+    let hostile: Vec<_> = heads.chain(parts).collect();
+    for (number, (state_json, part)) in hostile.iter().enumerate() {
         let job = NewJob {
             job_id: format!("bad {number}"),
             kind: if number % 2 == 0 { JobKind::Backup } else { JobKind::Restore },
@@ -217,6 +222,7 @@ async fn jobs_that_nobody_can_read_end_failed_and_the_server_works() {
             snapshot_id: format!("$(id) {number}"),
             stage: "upload".to_owned(),
             state_json: state_json.clone(),
+            parts: vec![JobPart { name: NODE.to_owned(), state_json: part.clone() }],
             created_at: i64::MAX - i64::try_from(number).unwrap(),
             rows: vec![NodeRow { target_ip: NODE.to_owned(), status: 2, message: String::new() }],
         };
@@ -231,7 +237,7 @@ async fn jobs_that_nobody_can_read_end_failed_and_the_server_works() {
     again.settled(&bench.cluster).await;
     let selector = HistorySelector { snapshot_id: Some(answer.snapshot_id), ..HistorySelector::default() };
     assert_eq!(again.service.list_backups(selector).await.unwrap()[0].status, Status::Completed);
-    assert_eq!(again.catalog.unfinished_jobs().await.unwrap(), Vec::new());
+    again.idle().await;
     let backups = again.service.list_backups(HistorySelector::default()).await.unwrap();
     let restores = again.service.list_restores(HistorySelector::default()).await.unwrap();
     let failed = |row: &&NodeEntry| row.status == Status::Failed && row.message.contains("cannot be read");

@@ -160,12 +160,18 @@ impl Cassandra for RemoteCassandra {
 
     async fn take_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
         let (tag, keyspaces) = (ours(tag)?, named(keyspaces)?);
-        self.session.take_snapshot(tag, &keyspaces, CHANGE_LIMIT).await.map_err(|error| jmx::node_error(&error))
+        self.session
+            .take_snapshot(tag, &keyspaces, CHANGE_LIMIT)
+            .await
+            .map_err(|error| jmx::node_error(&error))
     }
 
     async fn clear_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
         let (tag, keyspaces) = (ours(tag)?, named(keyspaces)?);
-        self.session.clear_snapshot(tag, &keyspaces, CHANGE_LIMIT).await.map_err(|error| jmx::node_error(&error))
+        self.session
+            .clear_snapshot(tag, &keyspaces, CHANGE_LIMIT)
+            .await
+            .map_err(|error| jmx::node_error(&error))
     }
 }
 
@@ -197,6 +203,7 @@ async fn describe(session: &mut NodeSession) -> Result<NodeDescription, cassy_ca
         moving: texts(session.moving_nodes().await?),
         keyspaces: session.keyspaces().await?,
         data_directories: session.data_file_locations().await?,
+        incremental_backups: session.incremental_backups_enabled().await?,
         tokens,
         datacenter,
         rack,

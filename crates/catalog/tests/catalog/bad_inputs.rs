@@ -89,7 +89,7 @@ async fn a_history_row_that_nobody_wrote_is_harmless_and_the_others_stay() {
         {
             assert!(entries.iter().all(|entry| entry.status <= 4), "{entries:?}");
         }
-        harmless(fixture.catalog.known_snapshots("c").await);
+        harmless(fixture.catalog.ended_backups("c").await);
         assert_eq!(count(&fixture, "backup_history").await, before);
     }
 }

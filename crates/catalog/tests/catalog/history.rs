@@ -1,7 +1,7 @@
 //! Selectors and order of the histories.
 
 use crate::{Fixture, new_job, update};
-use cassy_catalog::{HistorySelector, JobKind, KnownSnapshot, NewJob};
+use cassy_catalog::{HistorySelector, JobKind, NewJob};
 
 async fn fixture() -> Fixture {
     let fixture = Fixture::new().await;
@@ -51,21 +51,18 @@ async fn the_selectors_are_those_of_the_public_interface() {
 }
 
 #[tokio::test]
-async fn known_snapshots_are_finished_when_all_their_jobs_are() {
+async fn backups_have_ended_when_their_jobs_have() {
     let fixture = fixture().await;
     let catalog = &fixture.catalog;
     let finish = async |job: &str| {
         catalog.save_job(fixture.epoch(), &update(job, "done", true, vec![]), 9000).await.unwrap();
     };
+    let ended = async |cluster: &str| Vec::from_iter(catalog.ended_backups(cluster).await.unwrap());
+    assert!(ended("c1").await.is_empty());
     finish("1").await;
     finish("2").await;
-    let known = |snapshot_id: &str, finished| KnownSnapshot {
-        snapshot_id: snapshot_id.to_owned(),
-        by_job: true,
-        finished,
-    };
-    assert_eq!(catalog.known_snapshots("c1").await.unwrap(), [known("s1", false), known("s2", true)]);
+    assert_eq!(ended("c1").await, ["1", "2"]);
     finish("3").await;
-    assert_eq!(catalog.known_snapshots("c1").await.unwrap(), [known("s1", true), known("s2", true)]);
-    assert_eq!(catalog.known_snapshots("c9").await.unwrap(), []);
+    assert_eq!(ended("c1").await, ["1", "2", "3"]);
+    assert!(ended("c9").await.is_empty());
 }

@@ -1,6 +1,6 @@
 //! Jobs and their history rows.
 
-use crate::{Fixture, new_job, row, update};
+use crate::{Fixture, new_job, part, row, update};
 use cassy_catalog::{CatalogError, HistorySelector, Job, JobKind, NewJob, NodeProgress};
 
 fn of_snapshot(snapshot_id: &str) -> HistorySelector {
@@ -20,6 +20,7 @@ async fn a_job_and_its_rows_live_together() {
         snapshot_id: "snapshot of j".to_owned(),
         stage: "prepare".to_owned(),
         state_json: "{}".to_owned(),
+        parts: vec![part("10.0.0.1", "new"), part("10.0.0.2", "new")],
         epoch,
         created_at: 1000,
         updated_at: 1000,
@@ -31,6 +32,8 @@ async fn a_job_and_its_rows_live_together() {
     let rows = vec![row("10.0.0.1", 3, "1 SSTable"), row("10.0.0.3", 4, "unreachable")];
     catalog.save_job(epoch, &update("j", "upload", false, rows), 2000).await.unwrap();
     let saved = catalog.job("j").await.unwrap().unwrap();
+    let parts = [part("10.0.0.1", "upload"), part("10.0.0.2", "new"), part("10.0.0.3", "upload")];
+    assert_eq!(saved.parts, parts, "one changed, one stayed, one is new");
     assert_eq!((saved.stage.as_str(), saved.created_at, saved.updated_at), ("upload", 1000, 2000));
     let entries = catalog.backups(&of_snapshot("snapshot of j")).await.unwrap();
     let shown: Vec<_> = entries

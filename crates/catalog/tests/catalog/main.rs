@@ -10,7 +10,7 @@ mod killed;
 mod lease;
 mod open;
 
-use cassy_catalog::{Catalog, JobKind, JobUpdate, Lease, MetadataUrl, NewJob, NodeRow, SERVER_LEASE};
+use cassy_catalog::{Catalog, JobKind, JobPart, JobUpdate, Lease, MetadataUrl, NewJob, NodeRow, SERVER_LEASE};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -68,6 +68,7 @@ fn new_job(job_id: &str, kind: JobKind, created_at: i64, nodes: &[&str]) -> NewJ
         snapshot_id: format!("snapshot of {job_id}"),
         stage: "prepare".to_owned(),
         state_json: "{}".to_owned(),
+        parts: nodes.iter().map(|node| part(node, "new")).collect(),
         created_at,
         rows: nodes.iter().map(|node| row(node, 1, "")).collect(),
     }
@@ -78,9 +79,14 @@ fn update(job_id: &str, stage: &str, finished: bool, rows: Vec<NodeRow>) -> JobU
         job_id: job_id.to_owned(),
         stage: stage.to_owned(),
         state_json: format!("{{\"stage\":{stage:?}}}"),
+        parts: rows.iter().map(|row| part(&row.target_ip, stage)).collect(),
         finished,
         rows,
     }
+}
+
+fn part(name: &str, state_json: &str) -> JobPart {
+    JobPart { name: name.to_owned(), state_json: state_json.to_owned() }
 }
 
 fn row(target_ip: &str, status: u8, message: &str) -> NodeRow {

@@ -10,9 +10,15 @@ pub mod restore;
 pub use backup::{BackupEffect, BackupEvent, BackupJob, BackupStage};
 pub use restore::{RestoreEffect, RestoreEvent, RestoreJob, RestoreStage};
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::operations::Status;
+
+/// The nodes of a job, by address. Shared, as a job of many nodes is copied often and changes little at a time.
+pub type Nodes<T> = BTreeMap<String, Arc<T>>;
 
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +76,7 @@ impl Failure {
 }
 
 /// What the history says of one node's part of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HistoryEntry {
     /// The node's address.
     pub target: String,

@@ -3,13 +3,13 @@
 //! [`RestoreStage::Plan`] changes nothing, and whatever it finds in the way refuses the whole request. From
 //! then on a failing node fails alone, and a second request resumes it.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cassy_agent_protocol::{ParentManifest, RestorePlan, RestoreSummary};
 use cassy_backup_format::{BackupId, ClusterId, HostId};
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, HistoryEntry, Outcome, Refusal};
+use super::{Failure, HistoryEntry, Nodes, Outcome, Refusal};
 use crate::operations::Status;
 
 /// Stored before it starts; every stage may be performed twice.
@@ -39,7 +39,7 @@ impl RestoreStage {
 }
 
 /// The job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreJob {
     /// The job's id; a backup may be restored many times.
     pub job_id: String,
@@ -51,14 +51,15 @@ pub struct RestoreJob {
     pub created_at_ms: i64,
     /// Where it is.
     pub stage: RestoreStage,
-    /// By address.
-    pub nodes: BTreeMap<String, RestoreNode>,
+    /// By address; stored one by one.
+    #[serde(skip)]
+    pub nodes: Nodes<RestoreNode>,
     /// Set at the end.
     pub outcome: Option<Outcome>,
 }
 
 /// One node's part.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreNode {
     /// Whose data it is.
     pub host_id: HostId,
@@ -155,7 +156,7 @@ impl RestoreJob {
 
     /// The node, if this stage still waits for it.
     fn open(&mut self, target: &str, now: RestoreStage, wanted: RestoreStage) -> Option<&mut RestoreNode> {
-        let node = self.nodes.get_mut(target)?;
+        let node = Arc::make_mut(self.nodes.get_mut(target)?);
         let waiting = match wanted {
             RestoreStage::Plan => node.plan.is_none(),
             _ => node.restored.is_none(),

@@ -10,13 +10,14 @@ use cassy_agent_protocol::{
     UploadRequest, UploadSummary,
 };
 use cassy_backup_format::{
-    BackupKind, ClusterManifest, HostId, Keys, MissingNode, NodeManifestRef, SessionId,
+    BackupId, BackupKind, ClusterManifest, HostId, Keys, MissingNode, NodeManifestRef, ObjectKey, SessionId,
 };
 use cassy_catalog::{Catalog, UploadSession};
 use cassy_store::Store;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::timeout;
 
-use super::{Links, chain, permanent, pins, snapshot, store_error, unexpected};
+use super::{Links, chain, increments, permanent, pins, snapshot, store_error, unexpected};
 use crate::clock::Clock;
 use crate::job::backup::{BackupNode, BackupNodeFacts, NodeDone};
 use crate::job::{BackupEffect, BackupEvent, BackupJob, BackupStage};
@@ -28,6 +29,10 @@ use crate::nodes::{NodeDescription, NodeError, NodeErrorKind};
 pub(super) const PREPARE_LIMIT: Duration = Duration::from_secs(240);
 /// Of one flush or one snapshot; Cassandra has no way to stop them.
 pub(super) const CASSANDRA_LIMIT: Duration = Duration::from_secs(900);
+/// Nodes of one job that are prepared at once: each costs a login.
+const PREPARES_AT_ONCE: usize = 64;
+/// Nodes of one job that send at once.
+const UPLOADS_AT_ONCE: usize = 64;
 
 /// Performs the effects of one backup job.
 pub(crate) struct BackupPerformer {
@@ -38,6 +43,33 @@ pub(crate) struct BackupPerformer {
     pub(crate) catalog: Catalog,
     pub(crate) epoch: i64,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) once: Once,
+}
+
+/// What is done once a job, however many nodes it has, and what they share.
+pub(crate) struct Once {
+    /// The backups whose leftovers may go; what they left beside the nodes' data is gone by then.
+    pub(super) dead: OnceCell<BTreeSet<String>>,
+    probe: OnceCell<Probe>,
+    prepares: Semaphore,
+    uploads: Semaphore,
+}
+
+impl Default for Once {
+    fn default() -> Self {
+        Self {
+            dead: OnceCell::new(),
+            probe: OnceCell::new(),
+            prepares: Semaphore::new(PREPARES_AT_ONCE),
+            uploads: Semaphore::new(UPLOADS_AT_ONCE),
+        }
+    }
+}
+
+/// An object that every node has to see.
+struct Probe {
+    key: ObjectKey,
+    content: String,
 }
 
 #[async_trait]
@@ -45,20 +77,20 @@ impl Perform<BackupJob> for BackupPerformer {
     async fn perform(&self, job: &BackupJob, effect: &BackupEffect) -> BackupEvent {
         match effect {
             BackupEffect::Node(stage, target) => match self.node(job, *stage, target).await {
-                Ok(done) => BackupEvent::NodeDone(target.clone(), done),
-                Err(error) => BackupEvent::NodeFailed(target.clone(), error.into()),
+                Ok(done) => BackupEvent::NodeDone(*stage, target.clone(), done),
+                Err(error) => BackupEvent::NodeFailed(*stage, target.clone(), error.into()),
             },
             BackupEffect::Pin => {
                 match retried(|| pins::choose_and_pin(&*self.store, &self.keys, job)).await {
                     Ok(parents) => BackupEvent::Pinned(parents),
-                    Err(error) => BackupEvent::JobFailed(error.into()),
+                    Err(error) => BackupEvent::PinFailed(error.into()),
                 }
             }
             BackupEffect::Commit => match retried(|| self.commit(job)).await {
                 Ok(()) => BackupEvent::Committed,
-                Err(error) => BackupEvent::JobFailed(error.into()),
+                Err(error) => BackupEvent::CommitFailed(error.into()),
             },
-            BackupEffect::Clear => BackupEvent::Cleared(self.clear(job).await),
+            BackupEffect::Unpin => BackupEvent::Unpinned(self.unpin(job).await),
         }
     }
 
@@ -72,19 +104,39 @@ impl BackupPerformer {
         let link = self.links.to(target);
         let work = async {
             match stage {
-                BackupStage::Prepare => self.prepare(job, target, &link).await,
                 BackupStage::List => self.list(job, target, &link).await,
                 BackupStage::Flush => snapshot::flush(target, &link).await,
                 BackupStage::Snapshot => snapshot::take(job, target, &link).await,
-                BackupStage::Upload => self.upload(job, target, &link).await,
                 other => Err(permanent(format!("{}: no stage of a node", other.name()))),
             }
         };
-        let limit = match stage {
-            BackupStage::Prepare | BackupStage::List => PREPARE_LIMIT,
-            BackupStage::Upload => return work.await,
-            _ => CASSANDRA_LIMIT,
-        };
+        match stage {
+            BackupStage::Prepare => {
+                let _turn = turn(&self.once.prepares).await;
+                self.limited(stage, target, PREPARE_LIMIT, self.prepare(job, target, &link)).await
+            }
+            BackupStage::Upload => {
+                let _turn = turn(&self.once.uploads).await;
+                self.upload(job, target, &link).await
+            }
+            BackupStage::Clear => {
+                let left = self.clear_node(job, target, &link).await;
+                // Other jobs may have the node from here on.
+                self.links.close_one(target).await;
+                Ok(NodeDone::Cleared(left))
+            }
+            BackupStage::List => self.limited(stage, target, PREPARE_LIMIT, work).await,
+            _ => self.limited(stage, target, CASSANDRA_LIMIT, work).await,
+        }
+    }
+
+    async fn limited(
+        &self,
+        stage: BackupStage,
+        target: &str,
+        limit: Duration,
+        work: impl Future<Output = Result<NodeDone, NodeError>>,
+    ) -> Result<NodeDone, NodeError> {
         timeout(limit, work).await.unwrap_or_else(|_elapsed| {
             let message = format!("{target}: {} did not end within {} s", stage.name(), limit.as_secs());
             Err(NodeError::new(NodeErrorKind::Transient, message))
@@ -99,12 +151,17 @@ impl BackupPerformer {
         let first = first.ok_or_else(|| permanent(format!("{target}: Cassandra names no data directory")))?;
         link.lock(first).await?;
         let inspect = InspectRequest { data_directories: described.data_directories.clone() };
-        let configuration = match link.request(Request::Inspect(inspect)).await? {
+        let mut configuration = match link.request(Request::Inspect(inspect)).await? {
             Reply::Inspected(facts) => facts.configuration,
             other => return Err(unexpected(target, &other)),
         };
-        self.check_store(job, &described, link).await?;
+        // `nodetool disablebackup` is stronger than the file.
+        configuration.incremental_backups = Some(described.incremental_backups);
+        self.check_store(job, link).await?;
         self.clear_leftovers(job, target, &described, link, &mut *cassandra).await?;
+        if let Some(base) = job.base {
+            increments::check(self, job, target, &described, link, base).await?;
+        }
         Ok(NodeDone::Prepared(Box::new(BackupNodeFacts {
             host_id: described.host_id,
             tokens: described.tokens,
@@ -118,42 +175,44 @@ impl BackupPerformer {
     }
 
     /// Node and server see the same store: the node reads what the server has just written.
-    async fn check_store(
-        &self,
-        job: &BackupJob,
-        described: &NodeDescription,
-        link: &Link,
-    ) -> Result<(), NodeError> {
+    async fn check_store(&self, job: &BackupJob, link: &Link) -> Result<(), NodeError> {
+        let probe = self.once.probe.get_or_try_init(|| self.put_probe(job)).await?;
+        let Probe { key, content } = probe;
+        let check =
+            CheckStoreRequest { store: self.grant.clone(), key: key.clone(), content: content.clone() };
+        link.request(Request::CheckStore(check)).await.map(|_| ())
+    }
+
+    async fn put_probe(&self, job: &BackupJob) -> Result<Probe, NodeError> {
         let content = SessionId::random().to_string();
-        let name = format!("{}-{}-{content}", job.backup_id, described.host_id);
+        let name = format!("{}-{content}", job.backup_id);
         let key = self.keys.probe(&name).map_err(|e| permanent(chain(&e)))?;
-        let outcome = async {
-            self.store.check().await.map_err(|e| store_error(&e))?;
-            self.store.put(&key, content.clone().into()).await.map_err(|e| store_error(&e))?;
-            let check = CheckStoreRequest { store: self.grant.clone(), key: key.clone(), content };
-            link.request(Request::CheckStore(check)).await.map(|_| ())
-        };
-        let outcome = outcome.await;
-        if let Err(error) = self.store.delete(&key).await {
-            tracing::warn!(%key, error = %error, "the probe object was not deleted");
-        }
-        outcome
+        self.store.check().await.map_err(|e| store_error(&e))?;
+        self.store.put(&key, content.clone().into()).await.map_err(|e| store_error(&e))?;
+        Ok(Probe { key, content })
     }
 
     async fn list(&self, job: &BackupJob, target: &str, link: &Link) -> Result<NodeDone, NodeError> {
         let facts = facts(job, target)?;
-        link.request(Request::ListSuperseded(self.superseded(job, facts))).await?;
+        let list = self.superseded(job, facts.host_id, job.backup_id, &facts.data_directories);
+        link.locked_request(facts.lock(), Request::ListSuperseded(list)).await?;
         Ok(NodeDone::Done)
     }
 
-    /// The list of what this backup supersedes.
-    pub(super) fn superseded(&self, job: &BackupJob, facts: &BackupNodeFacts) -> SupersededRequest {
+    /// The incremental files that this backup superseded.
+    pub(super) fn superseded(
+        &self,
+        job: &BackupJob,
+        host_id: HostId,
+        backup_id: BackupId,
+        data_directories: &[String],
+    ) -> SupersededRequest {
         SupersededRequest {
             store: self.grant.clone(),
             cluster_id: job.cluster_id.clone(),
-            host_id: facts.host_id,
-            backup_id: job.backup_id,
-            data_directories: facts.data_directories.clone(),
+            host_id,
+            backup_id,
+            data_directories: data_directories.to_vec(),
         }
     }
 
@@ -215,16 +274,16 @@ impl BackupPerformer {
             cassandra_version: facts.cassandra_version.clone(),
             partitioner: facts.partitioner.clone(),
             backup_id: job.backup_id,
-            kind: BackupKind::NodeSnapshot,
+            kind: job.base.map_or(BackupKind::NodeSnapshot, |_| BackupKind::Incremental),
+            base: job.base,
             created_at_ms: job.created_at_ms,
             session,
             snapshot: CheckSnapshotRequest {
                 data_directories: facts.data_directories.clone(),
-                tag: job.tag(),
+                tag: job.tag(node),
                 tables: node.tables.clone(),
             },
             parent: node.parent.clone(),
-            base: None,
             configuration: facts.configuration.clone(),
         }
     }
@@ -283,18 +342,21 @@ fn check_description(job: &BackupJob, target: &str, described: &NodeDescription)
     }
 }
 
-fn cluster_manifest(job: &BackupJob) -> ClusterManifest {
-    let present = |node: &BackupNode| node.failure.is_none();
-    let uploaded = job.nodes.values().filter(|node| present(node)).filter_map(|node| node.uploaded.as_ref());
+/// What there is of the backup: all of it at the commit, less before.
+pub(crate) fn cluster_manifest(job: &BackupJob) -> ClusterManifest {
+    let uploaded = job.alive().filter_map(|(_, node)| node.uploaded.as_ref());
     let keyspaces: BTreeSet<_> = uploaded.flat_map(|u| &u.tables).map(|t| t.keyspace.clone()).collect();
-    let nodes = job.nodes.iter().filter(|(_, node)| present(node));
-    let nodes = nodes.filter_map(|(target, node)| {
+    let nodes = job.alive().filter_map(|(target, node)| {
         Some(manifest_ref(target, node.facts.as_deref()?, node.uploaded.as_ref()?))
     });
     let missing = job.nodes.iter().filter_map(|(target, node)| {
-        let failure = node.failure.as_ref()?;
+        let reason = match (&node.failure, &node.uploaded) {
+            (Some(failure), _) => failure.text(),
+            (None, Some(_)) => return None,
+            (None, None) => "its part is under way".to_owned(),
+        };
         let host_id = node.facts.as_ref().map(|f| f.host_id);
-        Some(MissingNode { address: target.clone(), host_id, reason: failure.text() })
+        Some(MissingNode { address: target.clone(), host_id, reason })
     });
     ClusterManifest {
         format: 1,
@@ -302,8 +364,8 @@ fn cluster_manifest(job: &BackupJob) -> ClusterManifest {
         cluster_id: job.cluster_id.clone(),
         cluster_name: job.cluster_name.clone(),
         backup_id: job.backup_id,
-        backup_type: 2,
-        base: None,
+        backup_type: if job.base.is_some() { 3 } else { 2 },
+        base: job.base,
         created_at_ms: job.created_at_ms,
         consistent: false,
         nodes: nodes.collect(),
@@ -327,8 +389,15 @@ fn manifest_ref(target: &str, facts: &BackupNodeFacts, summary: &UploadSummary) 
     }
 }
 
-fn node<'a>(job: &'a BackupJob, target: &str) -> Result<&'a BackupNode, NodeError> {
-    job.nodes.get(target).ok_or_else(|| permanent(format!("{target} is not part of this job")))
+async fn turn(semaphore: &Semaphore) -> tokio::sync::SemaphorePermit<'_> {
+    semaphore.acquire().await.expect("it is never closed")
+}
+
+pub(super) fn node<'a>(job: &'a BackupJob, target: &str) -> Result<&'a BackupNode, NodeError> {
+    job.nodes
+        .get(target)
+        .map(|node| &**node)
+        .ok_or_else(|| permanent(format!("{target} is not part of this job")))
 }
 
 pub(super) fn facts<'a>(job: &'a BackupJob, target: &str) -> Result<&'a BackupNodeFacts, NodeError> {
@@ -342,7 +411,7 @@ mod tests {
     use crate::job::Failure;
 
     /// A node whose manifest is in the store.
-    fn uploaded(host_id: &str, failure: Option<Failure>) -> BackupNode {
+    fn uploaded(host_id: &str, failure: Option<Failure>) -> Arc<BackupNode> {
         let facts = BackupNodeFacts {
             host_id: host_id.parse().expect("an id"),
             tokens: Vec::new(),
@@ -361,12 +430,13 @@ mod tests {
             files: 1,
             bytes: 1,
             sent_bytes: 1,
-            taken: 0,
-            left: 0,
             tables: Vec::new(),
             corrupt: Vec::new(),
+            taken: 0,
+            left: 0,
         };
-        BackupNode { facts: Some(Box::new(facts)), uploaded: Some(summary), failure, ..BackupNode::default() }
+        let facts = Some(Box::new(facts));
+        Arc::new(BackupNode { facts, uploaded: Some(summary), failure, ..BackupNode::default() })
     }
 
     #[test]
@@ -375,15 +445,18 @@ mod tests {
         let nodes = [
             ("10.0.0.1", uploaded("6a5c7f0e-0000-4000-8000-000000000001", None)),
             ("10.0.0.2", uploaded("6a5c7f0e-0000-4000-8000-000000000002", Some(failure))),
+            ("10.0.0.3", Arc::default()),
         ];
         let manifest = cluster_manifest(&BackupJob {
-            backup_id: cassy_backup_format::BackupId::at(1),
+            backup_id: BackupId::at(1),
+            base: None,
             cluster_id: "c".parse().expect("an id"),
             cluster_name: "c".to_owned(),
             created_at_ms: 1,
-            attempt: 1,
             stage: BackupStage::Commit,
             nodes: nodes.map(|(address, node)| (address.to_owned(), node)).into(),
+            refusable: false,
+            accepted: true,
             commit_failure: None,
             outcome: None,
             notes: Vec::new(),
@@ -391,6 +464,9 @@ mod tests {
         let present: Vec<_> = manifest.nodes.iter().map(|node| node.address.as_str()).collect();
         let missing: Vec<_> =
             manifest.missing.iter().map(|node| (node.address.as_str(), node.reason.as_str())).collect();
-        assert_eq!((present, missing), (vec!["10.0.0.1"], vec![("10.0.0.2", "it is corrupt")]));
+        assert_eq!(
+            (present, missing),
+            (vec!["10.0.0.1"], vec![("10.0.0.2", "it is corrupt"), ("10.0.0.3", "its part is under way")])
+        );
     }
 }

@@ -6,12 +6,15 @@
 
 use std::collections::BTreeSet;
 
-use cassy_agent_protocol::{DataDirectories, Reply, Request, SnapshotTag, SweepRequest};
-use cassy_backup_format::{HostId, ObjectKey};
+use cassy_agent_protocol::{
+    ClearIncludedRequest, DataDirectories, ParentManifest, Reply, Request, SnapshotTag, SupersededRequest,
+    SweepRequest, UploadSummary,
+};
+use cassy_backup_format::ObjectKey;
 use cassy_store::StoreError;
 use futures::TryStreamExt;
 
-use super::backup::{BackupPerformer, CASSANDRA_LIMIT, PREPARE_LIMIT, bounded};
+use super::backup::{BackupPerformer, CASSANDRA_LIMIT, PREPARE_LIMIT, bounded, node};
 use super::orphans::Orphans;
 use super::{chain, store_error, unexpected};
 use crate::job::BackupJob;
@@ -20,7 +23,8 @@ use crate::link::Link;
 use crate::nodes::{Cassandra, NodeDescription, NodeError, NodeErrorKind};
 
 impl BackupPerformer {
-    /// Clears the snapshots of ours on the node's disk that no live job owns, and the probe objects and pins of dead jobs.
+    /// Clears the snapshots of ours on the node's disk that no live job owns: those of dead jobs, and of this one's
+    /// earlier attempts. What dead jobs left beside the nodes' data goes once a job.
     pub(super) async fn clear_leftovers(
         &self,
         job: &BackupJob,
@@ -29,16 +33,19 @@ impl BackupPerformer {
         link: &Link,
         cassandra: &mut dyn Cassandra,
     ) -> Result<(), NodeError> {
-        let dead = self.dead_backups(job).await?;
-        self.clear_marks(&dead).await.map_err(|e| store_error(&e))?;
-        self.clear_unfinished(&described.host_id, &dead).await.map_err(|e| store_error(&e))?;
+        let dead = self.once.dead.get_or_try_init(|| self.clear_dead(job)).await?;
+        let manifests = self.keys.manifest_prefix(&described.host_id);
+        self.clear_unfinished([manifests], dead).await.map_err(|e| store_error(&e))?;
         let directories = &described.data_directories;
         let list = DataDirectories { data_directories: directories.clone() };
         let tags = match link.request(Request::ListSnapshots(list)).await? {
             Reply::Snapshots { tags } => tags.into_iter(),
             other => return Err(unexpected(target, &other)),
         };
-        let tags: Vec<_> = tags.filter(|tag| dead.contains(&tag.backup_id().to_string())).collect();
+        let is_dead = |tag: &SnapshotTag| {
+            tag.backup_id() == job.backup_id || dead.contains(&tag.backup_id().to_string())
+        };
+        let tags: Vec<_> = tags.filter(is_dead).collect();
         if tags.is_empty() {
             return Ok(());
         }
@@ -47,13 +54,19 @@ impl BackupPerformer {
         forget(cassandra, &tags, &described.keyspaces).await
     }
 
-    /// The backups whose leftovers may go: those of ended jobs, and this one's own from before a restart.
-    async fn dead_backups(&self, job: &BackupJob) -> Result<BTreeSet<String>, NodeError> {
-        let known = self.catalog.known_snapshots(job.cluster_id.as_str()).await;
-        let known = known.map_err(|e| NodeError::new(NodeErrorKind::Transient, chain(&e)))?;
-        let ended = known.into_iter().filter(|k| k.by_job && k.finished).map(|k| k.snapshot_id);
-        let own = (job.attempt > 1).then(|| job.backup_id.to_string());
-        Ok(ended.chain(own).collect())
+    /// The backups of ended jobs, when their probes, pins and what was begun of these are gone.
+    async fn clear_dead(&self, job: &BackupJob) -> Result<BTreeSet<String>, NodeError> {
+        let ended = self.catalog.ended_backups(job.cluster_id.as_str()).await;
+        let dead = ended.map_err(|e| NodeError::new(NodeErrorKind::Transient, chain(&e)))?;
+        self.clear_marks(&dead).await.map_err(|e| store_error(&e))?;
+        self.clear_unfinished(self.own_prefixes(), &dead).await.map_err(|e| store_error(&e))?;
+        Ok(dead)
+    }
+
+    /// Where a job writes beside the nodes' data.
+    fn own_prefixes(&self) -> [String; 3] {
+        let probes = format!("{}/probe/", self.keys.root());
+        [probes, self.keys.pin_prefix(), self.keys.backup_prefix()]
     }
 
     /// Deletes probe objects and pins that dead jobs have left.
@@ -69,12 +82,13 @@ impl BackupPerformer {
         Ok(())
     }
 
-    /// Clears what a server or an agent that was killed had begun to write for these backups beside the data: probes,
-    /// pins, manifests.
-    async fn clear_unfinished(&self, host_id: &HostId, dead: &BTreeSet<String>) -> Result<(), StoreError> {
-        let probes = format!("{}/probe/", self.keys.root());
-        let manifests = self.keys.manifest_prefix(host_id);
-        for prefix in [probes, self.keys.pin_prefix(), self.keys.backup_prefix(), manifests] {
+    /// Clears what a server or an agent that was killed had begun to write for these backups.
+    async fn clear_unfinished(
+        &self,
+        prefixes: impl IntoIterator<Item = String>,
+        dead: &BTreeSet<String>,
+    ) -> Result<(), StoreError> {
+        for prefix in prefixes {
             let mut unfinished = self.store.list_incomplete(&prefix);
             while let Some(object) = unfinished.try_next().await? {
                 if belongs(&object.key, dead) {
@@ -85,56 +99,49 @@ impl BackupPerformer {
         Ok(())
     }
 
-    /// Clears what this job leaves behind; answers what could not be cleared.
-    pub(super) async fn clear(&self, job: &BackupJob) -> Vec<String> {
-        let nodes = job.nodes.iter().filter_map(|(target, node)| {
-            let facts = node.facts.as_deref()?;
-            Some(self.clear_node(job, target, node, facts))
-        });
-        let mut left: Vec<String> = futures::future::join_all(nodes).await.into_iter().flatten().collect();
-        let pin = self.keys.pin(&job.backup_id);
-        let unpinned = async { self.store.delete(&pin).await.map_err(|e| store_error(&e)) };
-        if let Err(error) = bounded(PREPARE_LIMIT, unpinned).await {
-            left.push(format!("the pin {pin} was not removed: {error}"));
+    /// Clears what the job leaves behind beside its nodes' parts; answers what could not be cleared.
+    pub(super) async fn unpin(&self, job: &BackupJob) -> Vec<String> {
+        let own = BTreeSet::from([job.backup_id.to_string()]);
+        let cleared = async {
+            self.clear_marks(&own).await.map_err(|e| store_error(&e))?;
+            self.clear_unfinished(self.own_prefixes(), &own).await.map_err(|e| store_error(&e))
+        };
+        match bounded(PREPARE_LIMIT, cleared).await {
+            Ok(()) => Vec::new(),
+            Err(error) => {
+                tracing::warn!(job = %job.backup_id, error = %error, "pin and probes were not removed; a later backup does");
+                vec![format!("pin and probes were not removed: {error}")]
+            }
         }
-        for what in &left {
-            tracing::warn!(job = %job.backup_id, left = what, "a later backup clears this");
-        }
-        left
     }
 
-    async fn clear_node(
-        &self,
-        job: &BackupJob,
-        target: &str,
-        node: &BackupNode,
-        facts: &BackupNodeFacts,
-    ) -> Vec<String> {
-        let link = self.links.to(target);
+    /// Clears what a node's part leaves behind; answers what could not be cleared.
+    pub(super) async fn clear_node(&self, job: &BackupJob, target: &str, link: &Link) -> Vec<String> {
+        let Ok(node) = node(job, target) else { return Vec::new() };
+        let Some(facts) = node.facts.as_deref() else { return Vec::new() };
         let mut left = Vec::new();
         let mut note = |what: &str, outcome: Result<(), NodeError>| {
             if let Err(error) = outcome {
-                left.push(format!("{target}: {what}: {error}"));
+                tracing::warn!(job = %job.backup_id, node = target, left = what, error = %error, "a later backup clears this");
+                left.push(format!("{what}: {error}"));
             }
         };
-        let committed = node.failure.is_none() && node.uploaded.is_some() && job.commit_failure.is_none();
         let limit = PREPARE_LIMIT;
-        if committed {
-            let clear =
-                link.locked_request(facts.lock(), Request::ClearSuperseded(self.superseded(job, facts)));
-            note("superseded incremental files were not cleared", bounded(limit, clear).await.map(|_| ()));
-        }
-        let sweep = sweep(&facts.data_directories, job.tags());
+        let incremental = bounded(limit, self.clear_incremental(job, node, facts, link)).await;
+        note("incremental files that are in the backup were not cleared", incremental);
+        let tags = job.tags(node);
+        let sweep = sweep(&facts.data_directories, tags.clone());
         let swept = bounded(limit, link.request_repeatedly(facts.lock(), &sweep)).await;
         if swept.is_ok() {
-            note("the snapshot was not cleared", bounded(limit, forget_own(job, &link)).await);
+            note("the snapshot was not cleared", bounded(limit, forget_own(&tags, link)).await);
         }
         // The lock is held now, so no other agent writes for this node.
         let (objects, unfinished) = match &swept {
             Ok(_) => {
                 let own = BTreeSet::from([job.backup_id.to_string()]);
+                let manifests = [self.keys.manifest_prefix(&facts.host_id)];
                 let unfinished =
-                    async { self.clear_unfinished(&facts.host_id, &own).await.map_err(|e| store_error(&e)) };
+                    async { self.clear_unfinished(manifests, &own).await.map_err(|e| store_error(&e)) };
                 let objects = bounded(CASSANDRA_LIMIT, self.orphans().clear(job, node, facts.host_id)).await;
                 (objects, bounded(limit, unfinished).await)
             }
@@ -144,6 +151,61 @@ impl BackupPerformer {
         note("objects of dead sessions were not cleared", objects);
         note("unfinished objects were not cleared", unfinished);
         left
+    }
+
+    /// Deletes the incremental files that the node manifest has, or has superseded. Of a failed part only the list.
+    async fn clear_incremental(
+        &self,
+        job: &BackupJob,
+        node: &BackupNode,
+        facts: &BackupNodeFacts,
+        link: &Link,
+    ) -> Result<(), NodeError> {
+        let uploaded = node.uploaded.as_ref().filter(|_| node.failure.is_none());
+        match (uploaded, job.base) {
+            (None, Some(_)) => Ok(()),
+            (Some(summary), Some(_)) => self.clear_included(job, summary, facts, link).await,
+            (uploaded, None) => {
+                let request = self.superseded(job, facts.host_id, job.backup_id, &facts.data_directories);
+                self.clear_superseded(facts.lock(), link, request, uploaded.is_some()).await
+            }
+        }
+    }
+
+    async fn clear_included(
+        &self,
+        job: &BackupJob,
+        summary: &UploadSummary,
+        facts: &BackupNodeFacts,
+        link: &Link,
+    ) -> Result<(), NodeError> {
+        let request = Request::ClearIncluded(ClearIncludedRequest {
+            store: self.grant.clone(),
+            cluster_id: job.cluster_id.clone(),
+            host_id: facts.host_id,
+            manifest: ParentManifest {
+                key: summary.manifest.clone(),
+                backup_id: job.backup_id,
+                blake3: summary.blake3.clone(),
+            },
+            data_directories: facts.data_directories.clone(),
+        });
+        link.locked_request(facts.lock(), request).await.map(|_| ())
+    }
+
+    /// Deletes the files of a list, when the backup that superseded them is durable, and then the list.
+    pub(super) async fn clear_superseded(
+        &self,
+        lock: &str,
+        link: &Link,
+        request: SupersededRequest,
+        is_durable: bool,
+    ) -> Result<(), NodeError> {
+        let list = self.keys.superseded(&request.host_id, &request.backup_id);
+        if is_durable {
+            link.locked_request(lock, Request::ClearSuperseded(request)).await?;
+        }
+        self.store.delete(&list).await.map_err(|e| store_error(&e))
     }
 
     fn orphans(&self) -> Orphans<'_> {
@@ -174,8 +236,8 @@ pub(super) async fn forget(
     Ok(())
 }
 
-async fn forget_own(job: &BackupJob, link: &Link) -> Result<(), NodeError> {
+async fn forget_own(tags: &[SnapshotTag], link: &Link) -> Result<(), NodeError> {
     let mut cassandra = link.cassandra().await?;
     let keyspaces = cassandra.keyspaces().await?;
-    forget(&mut *cassandra, &job.tags(), &keyspaces).await
+    forget(&mut *cassandra, tags, &keyspaces).await
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 mod clear;
+pub(crate) mod increments;
 pub(crate) mod orphans;
 pub(crate) mod pins;
 pub(crate) mod restore;
@@ -43,6 +44,14 @@ impl Links {
             Arc::new(link)
         });
         Arc::clone(link)
+    }
+
+    /// Ends the agent of one node.
+    pub(crate) async fn close_one(&self, address: &str) {
+        let link = self.by_address.lock().unwrap_or_else(PoisonError::into_inner).get(address).cloned();
+        if let Some(link) = link {
+            link.close().await;
+        }
     }
 
     pub(crate) async fn close(&self) {

@@ -8,6 +8,7 @@ use cassy_backup_format::{BackupId, HostId, Keys, ObjectKey, Pin};
 use cassy_store::{Store, StoreError};
 use futures::{StreamExt, TryStreamExt};
 
+use super::increments::Manifests;
 use super::{chain, permanent, store_error};
 use crate::job::BackupJob;
 use crate::nodes::NodeError;
@@ -15,23 +16,24 @@ use crate::nodes::NodeError;
 /// A pin names at most one manifest a node.
 const PIN_LIMIT_BYTES: u64 = 16 << 20;
 
-/// The newest whole node manifest of each node, pinned. A pin that is there already is the job's own from before
-/// a restart of the server, and stays as it is.
+/// Nodes whose manifests are looked at once.
+const LOOKS_AT_ONCE: usize = 16;
+
+/// The newest whole node manifest of each node, for an increment that which it continues, pinned. A pin that is there
+/// already is the job's own from before a restart, and stays as it is.
 pub(crate) async fn choose_and_pin(
     store: &dyn Store,
     keys: &Keys,
     job: &BackupJob,
 ) -> Result<BTreeMap<String, ParentManifest>, NodeError> {
-    let mut parents = BTreeMap::new();
-    for (target, node) in job.alive() {
-        let Some(facts) = &node.facts else { continue };
-        if let Some((key, backup_id)) =
-            newest(store, keys, &facts.host_id).await.map_err(|e| store_error(&e))?
-        {
-            let blake3 = digest(store, &key).await.map_err(|e| store_error(&e))?;
-            parents.insert(target.clone(), ParentManifest { key, backup_id, blake3 });
-        }
-    }
+    let nodes = job.alive().filter_map(|(target, node)| Some((target, node.facts.as_ref()?.host_id)));
+    let looks = nodes.map(|(target, host_id)| async move {
+        let parent = choose(store, keys, &host_id, job.base).await.map_err(|e| store_error(&e))?;
+        Ok::<_, NodeError>(parent.map(|parent| (target.clone(), parent)))
+    });
+    let chosen = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOOKS_AT_ONCE);
+    let parents: Vec<_> = chosen.try_collect().await?;
+    let parents: BTreeMap<_, _> = parents.into_iter().flatten().collect();
     if parents.is_empty() {
         return Ok(parents);
     }
@@ -68,21 +70,28 @@ async fn pinned_before(
     Ok(parents)
 }
 
-async fn newest(
+async fn choose(
     store: &dyn Store,
     keys: &Keys,
     host_id: &HostId,
-) -> Result<Option<(ObjectKey, BackupId)>, StoreError> {
-    let mut newest: Option<(ObjectKey, BackupId)> = None;
-    let mut manifests = store.list(&keys.manifest_prefix(host_id));
-    while let Some(meta) = manifests.try_next().await? {
-        let name = meta.key.as_str().rsplit('/').next().unwrap_or_default();
-        let Some(Ok(id)) = name.strip_suffix(".jsonl.zst").map(str::parse::<BackupId>) else { continue };
-        if newest.as_ref().is_none_or(|(_, known)| *known < id) {
-            newest = Some((meta.key, id));
-        }
-    }
-    Ok(newest)
+    base: Option<BackupId>,
+) -> Result<Option<ParentManifest>, StoreError> {
+    let manifests = Manifests::list(store, keys, host_id).await?;
+    let chosen = match base {
+        Some(base) => manifests.end_of_chain(base),
+        None => manifests.newest_of_all(),
+    };
+    let Some((backup_id, key)) = chosen else { return Ok(None) };
+    manifest_at(store, key, backup_id).await.map(Some)
+}
+
+/// A manifest, named by what the store holds now.
+pub(crate) async fn manifest_at(
+    store: &dyn Store,
+    key: &ObjectKey,
+    backup_id: BackupId,
+) -> Result<ParentManifest, StoreError> {
+    Ok(ParentManifest { key: key.clone(), backup_id, blake3: digest(store, key).await? })
 }
 
 async fn digest(store: &dyn Store, key: &ObjectKey) -> Result<String, StoreError> {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use cassy_agent_protocol::{CheckSnapshotRequest, Reply, Request};
 
-use super::backup::facts;
+use super::backup::{facts, node};
 use super::clear::{forget, sweep};
 use super::{permanent, unexpected};
 use crate::job::BackupJob;
@@ -67,11 +67,12 @@ pub(super) async fn flush(target: &str, link: &Link) -> Result<NodeDone, NodeErr
 /// Takes the snapshot. What it must hold are the tables that were there before and after it.
 pub(super) async fn take(job: &BackupJob, target: &str, link: &Link) -> Result<NodeDone, NodeError> {
     let facts = facts(job, target)?;
+    let tag = job.tag(node(job, target)?);
     let mut cassandra = link.cassandra().await?;
     let mut tries = 0;
     loop {
         let schema = Schema::read(&mut *cassandra).await?;
-        let taken = cassandra.take_snapshot(&job.tag().to_string(), &schema.keyspaces).await;
+        let taken = cassandra.take_snapshot(&tag.to_string(), &schema.keyspaces).await;
         let Err(error) = taken else { return whole(job, target, link, &mut *cassandra, schema).await };
         let dropped = dropped_meanwhile(&mut *cassandra, &schema, &error).await?;
         tries += 1;
@@ -83,8 +84,8 @@ pub(super) async fn take(job: &BackupJob, target: &str, link: &Link) -> Result<N
             return Err(explained(target, &dropped, error));
         }
         // Nothing of it is adopted: the tag is free again when all of it is gone.
-        link.locked_request(facts.lock(), sweep(&facts.data_directories, vec![job.tag()])).await?;
-        forget(&mut *cassandra, &[job.tag()], &schema.keyspaces).await?;
+        link.locked_request(facts.lock(), sweep(&facts.data_directories, vec![tag])).await?;
+        forget(&mut *cassandra, &[tag], &schema.keyspaces).await?;
     }
 }
 
@@ -142,7 +143,7 @@ async fn broken(
 ) -> Result<Vec<String>, NodeError> {
     let check = CheckSnapshotRequest {
         data_directories: facts.data_directories.clone(),
-        tag: job.tag(),
+        tag: job.tag(node(job, target)?),
         tables: tables.to_vec(),
     };
     match link.request(Request::CheckSnapshot(check)).await? {

@@ -10,6 +10,7 @@ pub(crate) mod store;
 use std::collections::BTreeMap;
 use std::panic::panic_any;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use cassy_agent_protocol::{
     NodeFacts, Progress, Reply, Request, RestorePlan, RestoreSummary, ServerHello, StoreGrant, UploadRequest,
     UploadSummary,
 };
-use cassy_backup_format::{ConfigurationFacts, Header, HostId, Keys, ManifestWriter};
+use cassy_backup_format::{ConfigurationFacts, Header, HostId, Keys, ManifestWriter, ParentRef};
 use cassy_catalog::{Catalog, Lease, MetadataUrl, SERVER_LEASE};
 use cassy_control::nodes::{
     Agent, Cassandra, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
@@ -55,6 +56,15 @@ pub(crate) struct Ring {
     pub(crate) changes: Mutex<Changes>,
     pub(crate) findings: Mutex<Vec<String>>,
     pub(crate) down: Mutex<Vec<String>>,
+    pub(crate) incremental_backups_off: AtomicBool,
+    /// Further nodes of the ring, alive.
+    pub(crate) strangers: Mutex<Vec<String>>,
+    /// Of each upload, the key of its parent.
+    pub(crate) parents: Mutex<Vec<Option<String>>>,
+    /// What each upload says of its SSTables.
+    pub(crate) corrupt: Mutex<Vec<String>>,
+    /// The manifests of the plans of restores.
+    pub(crate) planned: Mutex<Vec<String>>,
     pub(crate) reached: Notify,
     healed: Notify,
     pub(crate) store: Mutex<Option<Arc<dyn Store>>>,
@@ -88,6 +98,17 @@ impl Ring {
     pub(crate) fn steps(&self, wanted: &[&str]) -> Vec<String> {
         let log = self.log.lock().unwrap();
         log.iter().filter(|step| wanted.contains(&step.as_str())).cloned().collect()
+    }
+
+    /// The node, and the strangers.
+    fn members(&self) -> BTreeMap<String, HostId> {
+        let strangers = self.strangers.lock().unwrap();
+        let strangers = strangers.iter().enumerate();
+        let strangers = strangers.map(|(number, address)| {
+            let host_id = format!("6a5c7f0e-0000-4000-8000-{:012}", 2 + number);
+            (address.clone(), host_id.parse().unwrap())
+        });
+        strangers.chain([(NODE.to_owned(), host_id())]).collect()
     }
 
     async fn step(&self, step: &str) -> Result<(), NodeError> {
@@ -161,11 +182,14 @@ impl Agent for FakeAgent {
                 self.0.snapshots.lock().unwrap().retain(|tag, _| !swept.contains(tag));
                 Reply::Cleared { files: 0 }
             }
-            Request::PlanRestore(_) => Reply::Planned(RestorePlan {
-                findings: self.0.findings.lock().unwrap().clone(),
-                data_directories: vec!["/data".to_owned()],
-                ..RestorePlan::default()
-            }),
+            Request::PlanRestore(plan) => {
+                self.0.planned.lock().unwrap().push(plan.manifest.key.to_string());
+                Reply::Planned(RestorePlan {
+                    findings: self.0.findings.lock().unwrap().clone(),
+                    data_directories: vec!["/data".to_owned()],
+                    ..RestorePlan::default()
+                })
+            }
             Request::Restore(_) => Reply::Restored(RestoreSummary {
                 notes: vec!["start Cassandra".to_owned()],
                 ..RestoreSummary::default()
@@ -190,7 +214,12 @@ impl FakeAgent {
     async fn upload(&self, request: &UploadRequest) -> UploadSummary {
         let store = self.0.store.lock().unwrap().clone().unwrap();
         let keys = Keys::new(request.cluster_id.clone()).unwrap();
-        let key = keys.node_manifest(&request.host_id, &request.backup_id);
+        let key = match request.base {
+            Some(base) => keys.increment_manifest(&request.host_id, &request.backup_id, &base),
+            None => keys.node_manifest(&request.host_id, &request.backup_id),
+        };
+        let parent = request.parent.as_ref().map(|parent| parent.key.to_string());
+        self.0.parents.lock().unwrap().push(parent);
         let body = bytes::Bytes::from(empty_manifest(request));
         let blake3 = blake3::hash(&body).to_hex().to_string();
         let size = body.len() as u64;
@@ -206,7 +235,7 @@ impl FakeAgent {
             taken: 0,
             left: 0,
             tables: request.snapshot.tables.iter().map(schema::table).collect(),
-            corrupt: Vec::new(),
+            corrupt: self.0.corrupt.lock().unwrap().clone(),
         }
     }
 }
@@ -221,14 +250,15 @@ impl Cassandra for FakeCassandra {
             partitioner: "org.apache.cassandra.dht.Murmur3Partitioner".to_owned(),
             operation_mode: "NORMAL".to_owned(),
             host_id: host_id(),
-            ring: BTreeMap::from([(NODE.to_owned(), host_id())]),
-            live: vec![NODE.to_owned()],
+            ring: self.0.members(),
+            live: self.0.members().into_keys().collect(),
             unreachable: self.0.down.lock().unwrap().clone(),
             joining: Vec::new(),
             leaving: Vec::new(),
             moving: Vec::new(),
             keyspaces: self.0.schema.lock().unwrap().keyspaces(),
             data_directories: vec!["/data".to_owned()],
+            incremental_backups: !self.0.incremental_backups_off.load(Ordering::SeqCst),
             tokens: vec!["0".to_owned()],
             datacenter: "dc1".to_owned(),
             rack: "rack1".to_owned(),
@@ -292,8 +322,12 @@ fn empty_manifest(request: &UploadRequest) -> Vec<u8> {
         backup_id: request.backup_id,
         kind: request.kind,
         created_at_ms: request.created_at_ms,
-        parent: None,
-        base: None,
+        parent: request.parent.as_ref().map(|parent| ParentRef {
+            key: parent.key.clone(),
+            backup_id: parent.backup_id,
+            blake3: parent.blake3.clone(),
+        }),
+        base: request.base,
         truncations: None,
         configuration: request.configuration.clone(),
         tables: Vec::new(),

@@ -8,10 +8,15 @@ const CHANGING_FILE: Test = agent("upload::tests::faults::a_file_that_changes_wh
 const STEPS: Test = rules("a_backup_takes_its_steps_in_one_order");
 const BACKUP_JOB: &str = "crates/control/src/job/backup.rs";
 const WHOLE: &str = "crates/agent/src/snapshot/whole.rs";
+const INCREMENTS: &str = "crates/control/src/perform/increments.rs";
 const CLEAR: &str = "crates/control/src/perform/clear.rs";
 
 const fn rules(name: &'static str) -> Test {
     beside("cassy-control", "rules", name)
+}
+
+const fn increments(name: &'static str) -> Test {
+    beside("cassy-control", "increments", name)
 }
 
 const fn jobs(name: &'static str) -> Test {
@@ -125,8 +130,8 @@ pub(super) const RULES: &[Mutation] = &[
         name: "failed-node-in-the-backup",
         removed: "the cluster manifest names no node that failed",
         file: "crates/control/src/perform/backup.rs",
-        find: "let present = |node: &BackupNode| node.failure.is_none();",
-        replace: "let present = |_: &BackupNode| true;",
+        find: "let nodes = job.alive().filter_map(",
+        replace: "let nodes = job.nodes.iter().filter_map(",
         test: within(
             "cassy-control",
             "perform::backup::tests::the_cluster_manifest_names_who_is_in_it_and_who_is_not",
@@ -192,24 +197,24 @@ pub(super) const RULES: &[Mutation] = &[
         name: "commit-before-upload",
         removed: "the cluster manifest comes after the node manifests",
         file: BACKUP_JOB,
-        find: "self.enter(BackupStage::Upload)",
-        replace: "self.enter(BackupStage::Commit)",
-        test: STEPS,
+        find: "map(|node| node.stage).min();",
+        replace: "map(|node| node.stage).max();",
+        test: within("cassy-control", "job::backup::tests::a_slow_node_holds_none_of_the_others"),
     },
     Mutation {
-        name: "row-before-commit",
+        name: "row-before-clear",
         removed: "the row says COMPLETED last",
         file: BACKUP_JOB,
-        find: "            (BackupStage::Finished, None) => Status::Completed,",
-        replace: "            (stage, None) if stage >= BackupStage::Commit => Status::Completed,",
-        test: rules("no_row_is_final_before_the_job_is"),
+        find: "            (BackupStage::Commit, None) => Status::Completed,",
+        replace: "            (stage, None) if stage >= BackupStage::Clear => Status::Completed,",
+        test: rules("no_row_is_final_before_the_node_is_cleared"),
     },
     Mutation {
-        name: "row-completed-without-commit",
-        removed: "a backup whose commit failed is FAILED",
+        name: "missing-summary-not-told",
+        removed: "a backup whose summary could not be written says so",
         file: BACKUP_JOB,
-        find: "node.failure.as_ref().or(self.commit_failure.as_ref());",
-        replace: "node.failure.as_ref();",
+        find: "if let Some(failure) = &job.commit_failure {",
+        replace: "if let Some(failure) = None::<&Failure> {",
         test: rules("a_cluster_manifest_of_other_bytes_is_never_overwritten_nor_taken_for_ours"),
     },
     Mutation {
@@ -304,16 +309,16 @@ pub(super) const RULES: &[Mutation] = &[
         name: "effect-before-store",
         removed: "a job is stored before its effects are performed",
         file: "crates/control/src/runner.rs",
-        find: "            if next != job {\n                if !self.save(&next, &known).await {",
-        replace: "            let mut wanted = wanted;\n            for effect in wanted.drain(..) {\n                effects.spawn(perform(Arc::clone(performer), next.clone(), effect));\n            }\n            tokio::task::yield_now().await;\n            if next != job {\n                if !self.save(&next, &known).await {",
+        find: "            if next != job {\n                if !self.save(&next, &job).await {",
+        replace: "            let mut wanted = wanted;\n            for effect in wanted.drain(..) {\n                effects.spawn(perform(Arc::clone(performer), Arc::new(next.clone()), effect));\n            }\n            tokio::task::yield_now().await;\n            if next != job {\n                if !self.save(&next, &job).await {",
         test: jobs("a_server_that_lost_its_lease_stops_driving"),
     },
     Mutation {
         name: "effect-without-store",
         removed: "a job that cannot be stored is not driven on",
         file: "crates/control/src/runner.rs",
-        find: "                if !self.save(&next, &known).await {\n                    return;\n                }",
-        replace: "                let _ = self.save(&next, &known).await;",
+        find: "                if !self.save(&next, &job).await {\n                    return;\n                }",
+        replace: "                let _ = self.save(&next, &job).await;",
         test: jobs("a_server_that_lost_its_lease_stops_driving"),
     },
     Mutation {
@@ -360,40 +365,40 @@ pub(super) const RULES: &[Mutation] = &[
         name: "superseded-before-commit",
         removed: "incremental files are deleted only after the node's upload",
         file: CLEAR,
-        find: "node.failure.is_none() && node.uploaded.is_some() && ",
-        replace: "",
-        test: rules("without_a_commit_no_incremental_file_is_deleted"),
+        find: "if is_durable {",
+        replace: "if true {",
+        test: rules("without_a_node_manifest_no_incremental_file_is_deleted"),
     },
     Mutation {
-        name: "superseded-without-commit",
-        removed: "incremental files are deleted only after the commit",
+        name: "superseded-by-a-corrupt-node",
+        removed: "incremental files of a node that failed are not deleted",
         file: CLEAR,
-        find: " && job.commit_failure.is_none();",
-        replace: ";",
-        test: rules("without_a_commit_no_incremental_file_is_deleted"),
+        find: "node.uploaded.as_ref().filter(|_| node.failure.is_none());",
+        replace: "node.uploaded.as_ref();",
+        test: rules("without_a_node_manifest_no_incremental_file_is_deleted"),
     },
     Mutation {
         name: "superseded-listed-late",
         removed: "incremental files are noted before the flush and the snapshot",
         file: BACKUP_JOB,
-        find: "            Self::Prepare => Self::List,\n            Self::List => Self::Flush,\n            Self::Flush => Self::Snapshot,\n            Self::Snapshot => Self::Pin,",
-        replace: "            Self::Prepare => Self::Flush,\n            Self::Flush => Self::Snapshot,\n            Self::Snapshot => Self::List,\n            Self::List => Self::Pin,",
+        find: "            Self::Pin => Self::List,\n            Self::List => Self::Flush,\n            Self::Flush => Self::Snapshot,\n            Self::Snapshot => Self::Upload,",
+        replace: "            Self::Pin => Self::Flush,\n            Self::Flush => Self::Snapshot,\n            Self::Snapshot => Self::List,\n            Self::List => Self::Upload,",
         test: STEPS,
     },
     Mutation {
         name: "foreign-tags-cleared",
         removed: "only tags of own jobs are cleared",
         file: CLEAR,
-        find: "tags.filter(|tag| dead.contains(&tag.backup_id().to_string())).collect();",
-        replace: "tags.filter(|_| !dead.is_empty()).collect();",
+        find: "tags.filter(is_dead).collect();",
+        replace: "tags.filter(|tag| is_dead(tag) || !dead.is_empty()).collect();",
         test: beside("cassy-control", "clearing", "leftovers_of_ended_jobs_go_and_nobody_elses"),
     },
     Mutation {
         name: "live-tags-cleared",
         removed: "no tag of a job under way is cleared",
-        file: CLEAR,
-        find: "filter(|k| k.by_job && k.finished)",
-        replace: "filter(|k| k.by_job)",
+        file: "crates/catalog/src/history.rs",
+        find: " AND finished <> 0",
+        replace: "",
         test: rules("snapshots_of_a_job_that_is_under_way_are_left_alone"),
     },
     Mutation {
@@ -436,20 +441,17 @@ pub(super) const RULES: &[Mutation] = &[
         name: "unprepared-target-passed-over",
         removed: "a target that cannot be prepared refuses the whole request",
         file: BACKUP_JOB,
-        find: "if first_checks && ",
-        replace: "if false && first_checks && ",
+        find: "if self.refusable && self.nodes",
+        replace: "if false && self.nodes",
         test: within("cassy-control", "job::backup::tests::before_anything_is_touched_one_node_refuses_all"),
     },
     Mutation {
         name: "accepted-job-refused",
         removed: "a job that was accepted is not refused after a restart",
         file: BACKUP_JOB,
-        find: " && self.attempt == 1;",
-        replace: ";",
-        test: within(
-            "cassy-control",
-            "job::backup::tests::from_then_on_a_node_fails_alone_also_after_a_restart",
-        ),
+        find: "        self.refusable = false;\n",
+        replace: "",
+        test: within("cassy-control", "job::backup::tests::a_job_that_was_taken_up_is_not_refused"),
     },
     Mutation {
         name: "another-store-accepted",
@@ -484,14 +486,43 @@ pub(super) const RULES: &[Mutation] = &[
         test: agent("session::lock::tests::the_second_waits_for_the_first"),
     },
     Mutation {
+        name: "increment-over-a-gap",
+        removed: "an increment lies on the node's newest snapshot",
+        file: INCREMENTS,
+        find: "if newest != base {",
+        replace: "if false {",
+        test: increments("an_increment_after_a_newer_snapshot_would_have_a_gap"),
+    },
+    Mutation {
+        name: "increment-while-off",
+        removed: "incremental backups are on when an increment is taken",
+        file: INCREMENTS,
+        find: "if !described.incremental_backups {",
+        replace: "if false {",
+        test: increments("incremental_backups_have_to_be_on_now_and_at_the_base"),
+    },
+    Mutation {
+        name: "increment-on-a-base-without",
+        removed: "incremental backups were on when the base was taken",
+        file: INCREMENTS,
+        find: "incremental_backups == Some(false) {",
+        replace: "incremental_backups.is_none() {",
+        test: increments("incremental_backups_have_to_be_on_now_and_at_the_base"),
+    },
+    Mutation {
+        name: "increment-before-the-base-is-cleared",
+        removed: "what the base superseded is cleared before an increment",
+        file: INCREMENTS,
+        find: "if exists(store, &list)",
+        replace: "if false && exists(store, &list)",
+        test: increments("what_the_base_has_left_to_clear_is_cleared_first"),
+    },
+    Mutation {
         name: "tag-adopted",
         removed: "a tag is never adopted on resume",
         file: BACKUP_JOB,
-        find: "            self.attempt += 1;\n",
+        find: "                node.attempt += 1;\n",
         replace: "",
-        test: within(
-            "cassy-control",
-            "job::backup::tests::from_then_on_a_node_fails_alone_also_after_a_restart",
-        ),
+        test: within("cassy-control", "job::backup::tests::after_a_restart_each_node_goes_on_where_it_can"),
     },
 ];

@@ -1,0 +1,133 @@
+//! The chains of increments: which node manifests lie on which snapshot, and whether another one may follow.
+
+use cassy_backup_format::{BackupId, Header, HostId, Keys, ManifestReader, NodeManifestName, ObjectKey};
+use cassy_store::{Store, StoreError};
+use futures::TryStreamExt;
+
+use super::backup::BackupPerformer;
+use super::{chain, permanent, store_error};
+use crate::job::BackupJob;
+use crate::link::Link;
+use crate::nodes::{NodeDescription, NodeError};
+
+/// The header of a manifest is one line; no reader takes a longer one.
+const HEADER_LIMIT_BYTES: usize = 64 << 20;
+const NEW_BASE: &str = "take a node backup (backup_type 2), and increments on that";
+
+/// A node's whole manifests, as the store lists them: of corrupt ones there is no base and no parent.
+pub(crate) struct Manifests(Vec<(NodeManifestName, ObjectKey)>);
+
+impl Manifests {
+    pub(crate) async fn list(store: &dyn Store, keys: &Keys, host_id: &HostId) -> Result<Self, StoreError> {
+        let mut found = Vec::new();
+        let mut listed = store.list(&keys.manifest_prefix(host_id));
+        while let Some(meta) = listed.try_next().await? {
+            if let Some(name) = NodeManifestName::of(&meta.key) {
+                found.push((name, meta.key));
+            }
+        }
+        Ok(Self(found))
+    }
+
+    fn newest(&self, wanted: impl Fn(&NodeManifestName) -> bool) -> Option<(BackupId, &ObjectKey)> {
+        let wanted = self.0.iter().filter(|(name, _)| wanted(name));
+        wanted.map(|(name, key)| (name.backup_id, key)).max_by_key(|(backup_id, _)| *backup_id)
+    }
+
+    /// The newest of all.
+    pub(crate) fn newest_of_all(&self) -> Option<(BackupId, &ObjectKey)> {
+        self.newest(|_| true)
+    }
+
+    /// The newest snapshot.
+    fn newest_base(&self) -> Option<(BackupId, &ObjectKey)> {
+        self.newest(|name| name.base.is_none())
+    }
+
+    /// The newest increment on this snapshot.
+    pub(crate) fn newest_on(&self, base: BackupId) -> Option<(BackupId, &ObjectKey)> {
+        self.newest(|name| name.base == Some(base))
+    }
+
+    /// What the next increment on this snapshot continues.
+    pub(crate) fn end_of_chain(&self, base: BackupId) -> Option<(BackupId, &ObjectKey)> {
+        let is_base = |name: &NodeManifestName| name.base.is_none() && name.backup_id == base;
+        self.newest_on(base).or_else(|| self.newest(is_base))
+    }
+}
+
+/// Fine when the snapshot is the node's current base, so that what lies in `backups/` continues it; finishes what
+/// the job of the base has left to do on the node.
+pub(super) async fn check(
+    performer: &BackupPerformer,
+    job: &BackupJob,
+    target: &str,
+    described: &NodeDescription,
+    link: &Link,
+    base: BackupId,
+) -> Result<(), NodeError> {
+    let (store, keys, host_id) = (&*performer.store, &performer.keys, described.host_id);
+    let refused = |reason: String, hint: &str| NodeError {
+        hint: Some(hint.to_owned()),
+        ..permanent(format!("{target}: {reason}"))
+    };
+    if !described.incremental_backups {
+        let how = format!(
+            "set incremental_backups: true in cassandra.yaml (at once: nodetool enablebackup), then {NEW_BASE}"
+        );
+        return Err(refused("Cassandra's incremental backups are off".to_owned(), &how));
+    }
+    let manifests = Manifests::list(store, keys, &host_id).await.map_err(|e| store_error(&e))?;
+    let Some((newest, key)) = manifests.newest_base() else {
+        return Err(refused(format!("there is no snapshot of this node (host id {host_id})"), NEW_BASE));
+    };
+    if newest != base {
+        let hint = format!("name {newest} as the snapshot_id, or {NEW_BASE}");
+        return Err(refused(
+            format!("its newest snapshot is {newest}, and an increment on {base} would have a gap"),
+            &hint,
+        ));
+    }
+    if header(store, key).await?.configuration.incremental_backups == Some(false) {
+        let reason = format!("Cassandra's incremental backups were off when the snapshot {base} was taken");
+        return Err(refused(reason, NEW_BASE));
+    }
+    let list = keys.superseded(&host_id, &base);
+    if exists(store, &list).await.map_err(|e| store_error(&e))? {
+        let request = performer.superseded(job, host_id, base, &described.data_directories);
+        let lock = described.data_directories.first().map(String::as_str).unwrap_or_default();
+        performer.clear_superseded(lock, link, request, true).await?;
+    }
+    Ok(())
+}
+
+async fn exists(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> {
+    match store.read(key, None).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads no more of the manifest than it takes.
+async fn header(store: &dyn Store, key: &ObjectKey) -> Result<Header, NodeError> {
+    let mut bytes = store.read(key, None).await.map_err(|e| store_error(&e))?;
+    let (mut begun, mut tried) = (Vec::new(), 0);
+    loop {
+        let chunk = bytes.try_next().await.map_err(|e| store_error(&e))?;
+        begun.extend_from_slice(chunk.as_deref().unwrap_or_default());
+        let is_all = chunk.is_none() || begun.len() > HEADER_LIMIT_BYTES;
+        // Each time twice as much, as what does not suffice is read in vain.
+        if begun.len() < tried * 2 && !is_all {
+            continue;
+        }
+        tried = begun.len();
+        match ManifestReader::open(begun.as_slice()) {
+            Ok(reader) => return Ok(reader.header().clone()),
+            Err(error) if is_all => {
+                return Err(permanent(format!("the manifest {key} cannot be read: {}", chain(&error))));
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -116,6 +116,8 @@ pub(crate) struct FileStat {
     pub(crate) inode: u64,
     /// Unix nanoseconds.
     pub(crate) mtime_ns: i64,
+    /// When anything about the file was changed last, also a link to it. Unix nanoseconds.
+    pub(crate) ctime_ns: i64,
     /// Unix nanoseconds, where the file system knows it.
     pub(crate) birth_ns: Option<i64>,
 }
@@ -329,6 +331,7 @@ fn stat(descriptor: impl AsFd, name: &str, flags: AtFlags) -> Result<Found, Errn
             device: (found.stx_dev_major, found.stx_dev_minor),
             inode: found.stx_ino,
             mtime_ns: nanoseconds(found.stx_mtime.tv_sec, i64::from(found.stx_mtime.tv_nsec)),
+            ctime_ns: nanoseconds(found.stx_ctime.tv_sec, i64::from(found.stx_ctime.tv_nsec)),
             birth_ns: (has_birth && birth_ns != 0).then_some(birth_ns),
         },
     })
@@ -344,6 +347,7 @@ fn stat_without_birth(descriptor: impl AsFd, name: &str, flags: AtFlags) -> Resu
             device: (rustix::fs::major(found.st_dev), rustix::fs::minor(found.st_dev)),
             inode: found.st_ino,
             mtime_ns: nanoseconds(found.st_mtime, nanos),
+            ctime_ns: nanoseconds(found.st_ctime, i64::try_from(found.st_ctime_nsec).unwrap_or(0)),
             birth_ns: None,
         },
     })

@@ -241,21 +241,21 @@ impl Notes {
             for table in directory.subdirectories().map_err(file)? {
                 self.ctx.check().map_err(transfer)?;
                 let Some(TableDirectory { table, id }) = TableDirectory::parse(&table) else { continue };
-                self.table(data, TableRef { keyspace: keyspace.clone(), table, id }, key)?;
+                self.table(data, &TableRef { keyspace: keyspace.clone(), table, id }, key)?;
             }
         }
         Ok(())
     }
 
-    fn table(&mut self, data: &str, table: TableRef, key: &ObjectKey) -> Result<(), SupersededError> {
+    fn table(&mut self, data: &str, table: &TableRef, key: &ObjectKey) -> Result<(), SupersededError> {
         let path =
             [table.keyspace.clone(), format!("{}-{}", table.table, table.id), BACKUPS_DIRECTORY.to_owned()];
         let Some(directory) = below(Path::new(data), &path)? else { return Ok(()) };
         let indexes = directory.subdirectories().map_err(file)?;
-        self.directory(data, &table, None, &directory, key)?;
+        self.directory(data, table, None, &directory, key)?;
         for index in indexes.into_iter().filter(|name| is_index_directory(name)) {
             let Some(directory) = directory.subdirectory(&index).map_err(file)? else { continue };
-            self.directory(data, &table, Some(&index), &directory, key)?;
+            self.directory(data, table, Some(&index), &directory, key)?;
         }
         Ok(())
     }

@@ -138,3 +138,35 @@ fn a_snapshots_manifest_that_is_accepted_names_data_files_only() {
         true
     });
 }
+
+/// A CompressionInfo.db, its length before it, and the data.
+#[test]
+fn compressed_rows_are_refused_or_as_long_as_they_say() {
+    let rows: Vec<u8> = (0..=255).cycle().take(900).collect();
+    let seed = |class: &str, compress: fn(&[u8]) -> Vec<u8>| {
+        let (mut data, mut offsets) = (Vec::new(), Vec::new());
+        for chunk in rows.chunks(256) {
+            offsets.extend((data.len() as u64).to_be_bytes());
+            data.extend([compress(chunk), vec![0; 4]].concat());
+        }
+        let length = u16::try_from(class.len()).unwrap().to_be_bytes();
+        let numbers = [0, 256, 1 << 20, 0, 900, 4].map(u32::to_be_bytes).concat();
+        let info = [&length[..], class.as_bytes(), &numbers, &offsets].concat();
+        [&u16::try_from(info.len()).unwrap().to_be_bytes()[..], &info, &data].concat()
+    };
+    let lz4 = seed("LZ4Compressor", lz4_flex::block::compress_prepend_size);
+    let noop = seed("NoopCompressor", <[u8]>::to_vec);
+    Fuzz::new("compressed rows").seeds([lz4, noop]).memory_bytes(64 << 20).run(|bytes| {
+        let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return false };
+        let Some((info, data)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else {
+            return false;
+        };
+        let Ok(info) = CompressionInfo::parse(&SstableName::parse("nb-1-big").unwrap(), info) else {
+            return false;
+        };
+        let Ok(rows) = info.decompress(data) else { return false };
+        assert!(rows.len() as u64 <= UNCOMPRESSED_LIMIT_BYTES);
+        assert!(truncations(&rows).keys().all(|id| id.len() == 32));
+        true
+    });
+}

@@ -64,7 +64,10 @@ impl Worker {
                 let files = superseded::clear(&context, &request, spool).await;
                 files.map(|files| Reply::Cleared { files }).map_err(IntoAgentError::into_agent_error)
             }
-            Request::ClearIncluded(_) => Ok(Reply::Cleared { files: 0 }),
+            Request::ClearIncluded(request) => {
+                let files = upload::clear_included(&context, &request, spool).await;
+                files.map(|files| Reply::Cleared { files }).map_err(IntoAgentError::into_agent_error)
+            }
             Request::ListSnapshots(request) => {
                 let tags = on_thread(move || sweep::own_tags(&request)).await?;
                 Ok(Reply::Snapshots { tags })

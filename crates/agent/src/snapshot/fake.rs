@@ -43,7 +43,11 @@ impl FakeNode {
     }
 
     pub(crate) fn table(&self, directory: usize, keyspace: &str, table: &str) -> PathBuf {
-        let path = self.data[directory].join(keyspace).join(format!("{table}-{ID}"));
+        self.table_of(directory, keyspace, table, ID)
+    }
+
+    pub(crate) fn table_of(&self, directory: usize, keyspace: &str, table: &str, id: &str) -> PathBuf {
+        let path = self.data[directory].join(keyspace).join(format!("{table}-{id}"));
         fs::create_dir_all(&path).expect("mkdir");
         path
     }
@@ -71,13 +75,46 @@ impl FakeNode {
         }
     }
 
+    /// Flushes with `incremental_backups: true`.
+    pub(crate) fn flush_incremental(&self, table: &Path, index: &str, name: &str, seed: u32, length: usize) {
+        self.flush(table, index, name, seed, length);
+        let backups = table.join("backups").join(index);
+        fs::create_dir_all(&backups).expect("mkdir");
+        for file in sstable_files(&table.join(index), name) {
+            fs::hard_link(&file, backups.join(file.file_name().expect("name"))).expect("link");
+        }
+    }
+
+    /// Removes the live files of an SSTable, as compaction does.
+    pub(crate) fn compact_away(&self, table: &Path, name: &str) {
+        sstable_files(table, name).iter().for_each(|file| fs::remove_file(file).expect("remove"));
+    }
+
+    /// The row of `system.local`, not compressed: when tables were truncated.
+    pub(crate) fn write_local(&self, name: &str, truncations: &[(&str, i64)]) {
+        let table = self.table(0, "system", "local");
+        let mut rows = b"a row".to_vec();
+        for (id, at_ms) in truncations {
+            let id = u128::from_str_radix(id, 16).expect("hex").to_be_bytes();
+            rows.extend([&[8, 16][..], &id, &[20], &[0; 12], &at_ms.to_be_bytes()].concat());
+        }
+        let digest = crc32fast::hash(&rows).to_string();
+        let toc = "Data.db\nDigest.crc32\nTOC.txt\n";
+        for (component, bytes) in
+            [("Data.db", rows.as_slice()), ("Digest.crc32", digest.as_bytes()), ("TOC.txt", toc.as_bytes())]
+        {
+            fs::write(table.join(format!("{name}-{component}")), bytes).expect("write");
+        }
+    }
+
     /// Links all live files of every table under a tag, and writes each manifest.json into one directory only.
     pub(crate) fn take_snapshot(&self, tag: &str) {
         let mut tables: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
         for data in &self.data {
             for keyspace in directories(data) {
                 for table in directories(&keyspace) {
-                    if !table.to_str().expect("text").ends_with(ID) {
+                    let name = table.file_name().expect("name").to_str().expect("text");
+                    if cassy_sstable::TableDirectory::parse(name).is_none() {
                         continue;
                     }
                     let relative = table.strip_prefix(data).expect("below").to_owned();
@@ -115,6 +152,15 @@ impl FakeNode {
             tables: tables.iter().map(|&(keyspace, table)| (keyspace.to_owned(), table.to_owned())).collect(),
         }
     }
+}
+
+fn sstable_files(directory: &Path, name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("list").map(|entry| entry.expect("entry").path());
+    let is_its = |path: &PathBuf| {
+        let file = path.file_name().and_then(|name| name.to_str()).expect("text");
+        file.starts_with(&format!("{name}-"))
+    };
+    entries.filter(is_its).collect()
 }
 
 fn directories(path: &Path) -> Vec<PathBuf> {

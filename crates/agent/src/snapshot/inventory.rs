@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use cassy_agent_protocol::SnapshotTag;
 use cassy_backup_format::TableRef;
 use cassy_sstable::{
-    ComponentName, SNAPSHOT_MANIFEST_FILE, SNAPSHOT_SCHEMA_FILE, SNAPSHOTS_DIRECTORY, TableDirectory,
-    is_index_directory,
+    BACKUPS_DIRECTORY, ComponentName, SNAPSHOT_MANIFEST_FILE, SNAPSHOT_SCHEMA_FILE, SNAPSHOTS_DIRECTORY,
+    TableDirectory, is_index_directory,
 };
 
 use super::sstables::{Place, Sstables};
 use super::whole::Problems;
-use crate::directory::{Directory, FileError, Kind};
+use crate::directory::{Directory, FileError, FileStat, Kind};
 
 /// A manifest.json or schema.cql is never larger.
 const TEXT_LIMIT_BYTES: u64 = 16 << 20;
@@ -94,7 +94,43 @@ fn directory_name(table: &TableRef) -> String {
     format!("{}-{}", table.table, table.id)
 }
 
+/// What lies in the `backups/` of a table, in these data directories with their numbers in the manifest. What is no
+/// component there is nobody's here, and no link is followed.
+pub(crate) fn incremental(directories: &[(u32, PathBuf)], table: &TableRef) -> Result<Sstables, FileError> {
+    let mut places = Vec::new();
+    for (number, data) in directories {
+        let path = vec![table.keyspace.clone(), directory_name(table), BACKUPS_DIRECTORY.to_owned()];
+        let directory = match Directory::below(data, path.iter().map(String::as_str)) {
+            Ok(Some(directory)) => directory,
+            Ok(None) | Err(FileError::NotPlain { .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        let place = Place::new(*number, data.clone(), path);
+        let indexes = directory.subdirectories()?.into_iter().filter(|name| is_index_directory(name));
+        places.extend(indexes.map(|name| place.index(name)));
+        places.push(place);
+    }
+    Ok(Sstables::new(places))
+}
+
 impl TableSnapshot {
+    /// What the system says of a file of it; `None` when it has none of this name.
+    pub(crate) fn stat(
+        &self,
+        data: &Path,
+        index: Option<&str>,
+        name: &str,
+    ) -> Result<Option<FileStat>, FileError> {
+        let (table, tag) = (directory_name(&self.table), self.tag.to_string());
+        let path = [self.table.keyspace.as_str(), &table, SNAPSHOTS_DIRECTORY, &tag];
+        let Some(directory) = Directory::below(data, path.into_iter().chain(index))? else { return Ok(None) };
+        match directory.stat(name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(FileError::Vanished { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives each data directory another number, by the one it has.
     pub(crate) fn renumber(&mut self, numbers: &[u32]) {
         for (number, _) in &mut self.directories {

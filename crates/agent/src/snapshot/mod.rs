@@ -2,6 +2,7 @@
 
 mod inventory;
 mod sstables;
+mod truncations;
 mod whole;
 
 use std::collections::BTreeSet;
@@ -10,9 +11,10 @@ use std::path::Path;
 use cassy_agent_protocol::{AgentError, CheckSnapshotRequest, SnapshotTag};
 use cassy_backup_format::TableRef;
 
-pub(crate) use inventory::{TableSnapshot, tables};
+pub(crate) use inventory::{TableSnapshot, incremental, tables};
 pub(crate) use sstables::{SstableFiles, Sstables};
-pub(crate) use whole::{Amount, Problems, examine};
+pub(crate) use truncations::{TruncationsError, truncated};
+pub(crate) use whole::{Amount, Problems, examine, is_complete};
 
 use crate::directory::{Directory, FileError};
 use crate::failure::{IntoAgentError, agent_error};

@@ -21,6 +21,8 @@ const PORTION: usize = 2;
 pub(crate) struct SstableFiles {
     /// `nb-1-big`
     pub(crate) name: String,
+    /// The name on the disk, where a manifest gives it another one.
+    found_as: Option<String>,
     /// The number of the data directory.
     pub(crate) directory: u32,
     /// Where they lie.
@@ -99,6 +101,17 @@ impl SstableFiles {
     /// `nb-1-big-Data.db`
     pub(crate) fn file_name(&self, component: &str) -> String {
         format!("{}-{component}", self.name)
+    }
+
+    /// The same on the disk.
+    pub(crate) fn on_disk(&self, component: &str) -> String {
+        format!("{}-{component}", self.found_as.as_ref().unwrap_or(&self.name))
+    }
+
+    /// The same SSTable under another name in the manifest.
+    #[must_use]
+    pub(crate) fn renamed(self, name: String) -> Self {
+        Self { found_as: Some(self.name), name, ..self }
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -206,7 +219,13 @@ impl Sstables {
             Ok((component, stat))
         };
         let files = components.into_iter().map(stat).collect::<Result<_, FileError>>()?;
-        Ok(SstableFiles { name, directory: number, place: Arc::clone(place), files: Components(files) })
+        Ok(SstableFiles {
+            name,
+            found_as: None,
+            directory: number,
+            place: Arc::clone(place),
+            files: Components(files),
+        })
     }
 }
 

@@ -161,6 +161,11 @@ fn relative(index: Option<&str>, file: &str) -> String {
     }
 }
 
+/// True when its TOC.txt is there and all that this names.
+pub(crate) fn is_complete(sstable: &SstableFiles) -> Result<bool, FileError> {
+    Ok(sstable_problem(sstable)?.is_none())
+}
+
 fn sstable_problem(sstable: &SstableFiles) -> Result<Option<String>, FileError> {
     let path = sstable.full_path().join(&sstable.name);
     if sstable.files.get(TOC_COMPONENT).is_none() {

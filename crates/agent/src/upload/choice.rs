@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use cassy_backup_format::{FileEntry, ObjectEntry, ObjectKey};
-use cassy_sstable::{Digest, DigestError};
+use cassy_sstable::{DATA_COMPONENT, Digest, DigestError};
 
 use super::error::UploadError;
 use super::meter::Meter;
@@ -72,6 +72,27 @@ impl Chooser<'_> {
             }
         }
         Ok(Choice { digest: digest.map(|read| read.digest), reused })
+    }
+
+    /// True when the parent has the very same rows under this name.
+    pub(super) fn has_rows(
+        &self,
+        sstable: &SstableFiles,
+        candidates: &[Candidate],
+    ) -> Result<bool, UploadError> {
+        let Some(stat) = sstable.files.get(DATA_COMPONENT) else { return Ok(false) };
+        let digest = self.digest(sstable)?;
+        let parent = candidates.iter().find(|candidate| is_trusted(candidate, sstable, digest.as_ref()));
+        let name = sstable.file_name(DATA_COMPONENT);
+        if parent.and_then(|parent| self.unchanged(parent, &name, stat)).is_some() {
+            return Ok(true);
+        }
+        Ok(self.equal(sstable, DATA_COMPONENT, stat, candidates)?.is_some())
+    }
+
+    /// BLAKE3 of the rows, which are read.
+    pub(super) fn rows_blake3(&self, sstable: &SstableFiles) -> Result<String, UploadError> {
+        Ok(self.pass(sstable, DATA_COMPONENT, |_| ())?.blake3)
     }
 
     fn digest(&self, sstable: &SstableFiles) -> Result<Option<ReadDigest>, UploadError> {

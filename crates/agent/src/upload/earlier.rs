@@ -9,9 +9,9 @@ use cassy_agent_protocol::{UploadRequest, UploadSummary};
 use cassy_backup_format::{Keys, ManifestError, ManifestReader, ObjectKey};
 use cassy_store::{Store, StoreError};
 
-use super::describe;
 use super::error::{UploadError, blocking};
 use super::spool::{SpoolFile, download};
+use super::{describe, manifest};
 use crate::context::Context;
 
 /// The answer of the earlier try, from the manifest that it has stored; `None` when there is none.
@@ -22,8 +22,7 @@ pub(super) async fn answer(
     spool_dir: &Path,
 ) -> Result<Option<UploadSummary>, UploadError> {
     let keys = Keys::new(request.cluster_id.clone()).map_err(|source| UploadError::Key { source })?;
-    let (host, backup) = (&request.host_id, &request.backup_id);
-    for key in [keys.node_manifest(host, backup), keys.corrupt_node_manifest(host, backup)] {
+    for key in manifest::keys(&keys, request) {
         let (spool, blake3) = match download(ctx, store, &key, spool_dir, "earlier").await {
             Ok(downloaded) => downloaded,
             Err(UploadError::Store { source: StoreError::NotFound { .. }, .. }) => continue,

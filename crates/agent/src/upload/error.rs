@@ -9,9 +9,12 @@ use cassy_store::StoreError;
 use crate::context::Context;
 use crate::directory::FileError;
 use crate::failure::{IntoAgentError, agent_error, listed, store_error_kind};
+use crate::snapshot::TruncationsError;
 
 const CLEARED_HINT: &str = "Take another backup, and keep whatever clears snapshots away from those named cassy-...: \
     `nodetool clearsnapshot --all`, or one without a tag on older versions, removes them too.";
+
+const NEW_BASE_HINT: &str = "Take a node backup (backup_type 2), and increments on that.";
 
 /// See the module. That an SSTable does not match its own digest is no error: the summary tells it.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,26 @@ pub(crate) enum UploadError {
         #[source]
         source: ManifestError,
     },
+    /// A chain begins with a snapshot.
+    #[error("an increment needs a base and a parent, and the request does not name both")]
+    NoChain,
+    /// What the witness has to say.
+    #[error("cannot tell which tables were truncated")]
+    Truncations {
+        #[source]
+        source: TruncationsError,
+    },
+    /// The parent's objects cannot be sent again: their files are gone.
+    #[error("a purge has listed {key}, which this increment would take over from its parent")]
+    ParentTrashed { key: ObjectKey },
+    /// Two SSTables with one UUID.
+    #[error(
+        "{sstable} in backups/ has other rows than the SSTable of this name in the parent, and a name that cannot be used twice"
+    )]
+    Collides { sstable: String },
+    /// They are a Java `int`.
+    #[error("the table {table} has no generation left for an SSTable whose own is taken")]
+    GenerationsUsedUp { table: String },
     /// A trash list cannot be understood.
     #[error("cannot read the trash list {key}")]
     Trash {
@@ -112,6 +135,7 @@ impl UploadError {
             | Self::Acknowledged { .. }
             | Self::TrashGone { .. }
             | Self::KeepsBeingTrashed { .. }
+            | Self::ParentTrashed { .. }
             | Self::Spool { .. }
             | Self::CutShort { .. } => AgentErrorKind::Transient,
             Self::NotWhole { .. }
@@ -122,7 +146,9 @@ impl UploadError {
             | Self::Trash { .. }
             | Self::Manifest { .. }
             | Self::ManifestTaken { .. } => AgentErrorKind::Permanent,
-            Self::AttemptsUsedUp => AgentErrorKind::Bug,
+            Self::Truncations { source } => source.kind(),
+            Self::Collides { .. } | Self::GenerationsUsedUp { .. } => AgentErrorKind::Permanent,
+            Self::AttemptsUsedUp | Self::NoChain => AgentErrorKind::Bug,
         }
     }
 
@@ -131,6 +157,13 @@ impl UploadError {
             Self::File { source } => source.hint(),
             Self::Store { source, .. } => source.hint(),
             Self::NotWhole { .. } | Self::Gone { .. } => Some(CLEARED_HINT.to_owned()),
+            Self::Truncations { source } => Some(source.hint().unwrap_or_else(|| NEW_BASE_HINT.to_owned())),
+            // Without a parent a snapshot is sent whole; an increment is nothing.
+            Self::ParentDiffers { .. }
+            | Self::Parent { .. }
+            | Self::ParentTrashed { .. }
+            | Self::Collides { .. }
+            | Self::GenerationsUsedUp { .. } => Some(NEW_BASE_HINT.to_owned()),
             _ => None,
         }
     }

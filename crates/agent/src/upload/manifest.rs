@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
-use cassy_backup_format::{Footer, Header, ManifestError, ManifestWriter, ObjectKey, SstableEntry};
+use cassy_agent_protocol::UploadRequest;
+use cassy_backup_format::{Footer, Header, Keys, ManifestError, ManifestWriter, ObjectKey, SstableEntry};
 use cassy_store::{Store, StoreError};
 use futures::TryStreamExt;
 
@@ -45,6 +46,18 @@ impl Draft {
 
 fn failed(source: ManifestError) -> UploadError {
     UploadError::Manifest { source }
+}
+
+/// The keys of the backup's manifest, and of the one marked corrupt.
+pub(super) fn keys(keys: &Keys, request: &UploadRequest) -> [ObjectKey; 2] {
+    let (host, backup) = (&request.host_id, &request.backup_id);
+    match request.base {
+        None => [keys.node_manifest(host, backup), keys.corrupt_node_manifest(host, backup)],
+        Some(base) => [
+            keys.increment_manifest(host, backup, &base),
+            keys.corrupt_increment_manifest(host, backup, &base),
+        ],
+    }
 }
 
 /// Stores the manifest. When its key is taken, by the very same bytes, an earlier try has done so already.

@@ -1,4 +1,4 @@
-//! Sending a snapshot: what the parent's objects do not hold already, then the node manifest, last.
+//! Sending a snapshot, or an increment: what the parent's objects do not hold already, then the node manifest, last.
 //!
 //! Invariants: a manifest refers only to objects that the store has acknowledged, and to none that a trash list
 //! names when the manifest is stored; no key is used twice; memory grows with neither node nor table.
@@ -6,6 +6,7 @@
 mod choice;
 mod earlier;
 mod error;
+mod increment;
 mod manifest;
 mod meter;
 mod parent;
@@ -22,18 +23,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use cassy_agent_protocol::{UploadRequest, UploadSummary};
-use cassy_backup_format::{Keys, ObjectKey, SstableEntry};
+use cassy_backup_format::{BackupKind, Keys, ObjectKey, SstableEntry};
 use cassy_store::{Store, StoreAccess};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 pub(crate) use self::error::UploadError;
 use self::error::blocking;
+use self::increment::Increment;
+pub(crate) use self::increment::clear_included;
 use self::manifest::{Draft, Written};
 use self::meter::Meter;
 use self::parent::{Cursor, Parent};
 use self::reading::Buffers;
 pub(crate) use self::spool::{Hashing, SpoolFile, download, put};
-use self::sstable::{Done, Job, process};
+use self::sstable::{Done, Job, Work, deal};
 use self::survey::{Survey, survey};
 use self::trash::Relied;
 use crate::context::Context;
@@ -48,7 +51,13 @@ const TRASH_TRIES: u32 = 3;
 const PORTION: usize = 64;
 
 /// How far a pass is.
-struct Feed {
+enum Feed {
+    Snapshot(Box<Tables>),
+    Increment(Box<increment::Feed>),
+}
+
+/// How far a pass over a snapshot is.
+struct Tables {
     /// The number of the table.
     table: usize,
     /// What is left of it, once it has been begun.
@@ -59,7 +68,7 @@ struct Feed {
     cursor: Option<Cursor>,
 }
 
-impl Feed {
+impl Tables {
     fn new(cursor: Option<Cursor>) -> Self {
         Self { table: 0, sstables: None, amount: Amount::default(), cursor }
     }
@@ -73,6 +82,8 @@ struct Upload {
     store: Arc<dyn Store>,
     keys: Keys,
     survey: Survey,
+    /// What an increment adds; `None` for a snapshot.
+    increment: Option<Increment>,
     meter: Meter,
     buffers: Buffers,
     attempts: AtomicU32,
@@ -87,6 +98,8 @@ struct Outcome {
     written: Written,
     corrupt: Vec<String>,
     relied: Relied,
+    /// SSTables of the node in it.
+    of_the_node: u64,
 }
 
 /// Sends the snapshot and stores the node manifest.
@@ -111,12 +124,37 @@ async fn run_on(
     if let Some(summary) = earlier::answer(ctx, store.as_ref(), request, spool_dir).await? {
         return Ok(summary);
     }
+    if request.kind == BackupKind::Incremental {
+        return run_increment(ctx, request, spool_dir, store).await;
+    }
     let parent = Parent::usable(ctx, store.as_ref(), request, spool_dir).await?;
     let relying =
         UploadRequest { parent: request.parent.clone().filter(|_| parent.is_some()), ..request.clone() };
-    let upload = Arc::new(Upload::begin(ctx, &relying, spool_dir, store).await?);
+    let (upload, parent) = Upload::begin(ctx, &relying, spool_dir, store, parent).await?;
+    let upload = Arc::new(upload);
     // On the heap, as it holds the state of several SSTables.
     let outcome = Box::pin(upload.until_nothing_is_trashed(parent)).await?;
+    upload.ctx.check()?;
+    upload.commit(outcome).await
+}
+
+/// What is taken over from the parent cannot be sent again, so one pass has to do.
+async fn run_increment(
+    ctx: &Context,
+    request: &UploadRequest,
+    spool_dir: &Path,
+    store: Arc<dyn Store>,
+) -> Result<UploadSummary, UploadError> {
+    let parent = Parent::required(ctx, store.as_ref(), request, spool_dir).await?;
+    let (upload, parent) = Upload::begin(ctx, request, spool_dir, store, Some(parent)).await?;
+    let upload = Arc::new(upload);
+    let cursor = parent.as_ref().ok_or(UploadError::NoChain)?.cursor()?;
+    let feed = Feed::Increment(Box::new(increment::Feed::new(cursor)));
+    let mut outcome = Box::pin(upload.pass(&Trashed::default(), feed)).await?;
+    let relied = std::mem::take(&mut outcome.relied);
+    if let Some(key) = upload.listed(relied).await?.into_iter().next() {
+        return Err(UploadError::ParentTrashed { key });
+    }
     upload.ctx.check()?;
     upload.commit(outcome).await
 }
@@ -127,29 +165,36 @@ impl Upload {
         request: &UploadRequest,
         spool_dir: &Path,
         store: Arc<dyn Store>,
-    ) -> Result<Self, UploadError> {
+        parent: Option<Parent>,
+    ) -> Result<(Self, Option<Parent>), UploadError> {
         // Its own cancellation, as a failure also stops what is under way.
         let ctx = Context { cancel: ctx.cancel.child_token(), progress: ctx.progress.clone() };
         let request = request.clone();
         let keys = Keys::new(request.cluster_id.clone()).map_err(|source| UploadError::Key { source })?;
-        let (ctx, request, survey) = blocking(move || {
-            let survey = survey(&ctx, &request)?;
-            Ok((ctx, request, survey))
+        let (ctx, request, survey, increment, parent) = blocking(move || {
+            let mut survey = survey(&ctx, &request)?;
+            let base = parent.as_ref().filter(|_| request.kind == BackupKind::Incremental);
+            let increment = base.map(|parent| Increment::plan(&ctx, &mut survey, parent)).transpose()?;
+            Ok((ctx, request, survey, increment, parent))
         })
         .await?;
-        let meter = Meter::new(ctx.progress.clone(), survey.files, survey.bytes);
-        Ok(Self {
+        let total = increment.as_ref().map(|increment| (increment.files, increment.bytes));
+        let (files, bytes) = total.unwrap_or((survey.files, survey.bytes));
+        let meter = Meter::new(ctx.progress.clone(), files, bytes);
+        let upload = Self {
             ctx,
             request,
             spool_dir: spool_dir.to_owned(),
             store,
             keys,
             survey,
+            increment,
             meter,
             buffers: Buffers::default(),
             attempts: AtomicU32::new(0),
             sent_bytes: AtomicU64::new(0),
-        })
+        };
+        Ok((upload, parent))
     }
 
     async fn until_nothing_is_trashed(
@@ -159,11 +204,9 @@ impl Upload {
         let mut trashed = Trashed::default();
         for _ in 0..=TRASH_TRIES {
             let cursor = parent.as_ref().map(Parent::cursor).transpose()?;
-            let mut outcome = self.pass(&trashed, cursor).await?;
+            let mut outcome = self.pass(&trashed, Feed::Snapshot(Box::new(Tables::new(cursor)))).await?;
             let relied = std::mem::take(&mut outcome.relied);
-            let prefix = self.keys.trash_prefix();
-            let listed =
-                trash::listed(&self.ctx, self.store.as_ref(), &prefix, relied, &self.spool_dir).await?;
+            let listed = self.listed(relied).await?;
             if listed.is_empty() {
                 return Ok(outcome);
             }
@@ -180,19 +223,21 @@ impl Upload {
         Err(UploadError::KeepsBeingTrashed { tries: TRASH_TRIES + 1, key })
     }
 
+    /// What of it purges are about to delete.
+    async fn listed(&self, relied: Relied) -> Result<HashSet<ObjectKey>, UploadError> {
+        let prefix = self.keys.trash_prefix();
+        trash::listed(&self.ctx, self.store.as_ref(), &prefix, relied, &self.spool_dir).await
+    }
+
     /// Deals with every SSTable, a few at a time, in the manifest's order.
-    async fn pass(
-        self: &Arc<Self>,
-        trashed: &Trashed,
-        cursor: Option<Cursor>,
-    ) -> Result<Outcome, UploadError> {
-        let jobs = stream::try_unfold(Feed::new(cursor), |feed| {
+    async fn pass(self: &Arc<Self>, trashed: &Trashed, feed: Feed) -> Result<Outcome, UploadError> {
+        let portions = stream::try_unfold(feed, |feed| {
             let upload = Arc::clone(self);
             blocking(move || upload.portion(feed))
         });
-        let jobs = jobs.map_ok(|jobs| stream::iter(jobs.into_iter().map(Ok))).try_flatten();
-        let mut done = jobs
-            .map_ok(|job| Box::pin(process(Arc::clone(self), Arc::clone(trashed), job)))
+        let work = portions.map_ok(|work| stream::iter(work.into_iter().map(Ok))).try_flatten();
+        let mut done = work
+            .map_ok(|work| Box::pin(deal(Arc::clone(self), Arc::clone(trashed), work)))
             .try_buffered(IN_FLIGHT)
             .boxed();
         let outcome = self.collect(&mut done).await;
@@ -211,16 +256,31 @@ impl Upload {
         let mut draft = Draft::begin(&self.survey.header, &self.spool_dir)?;
         let mut corrupt = Vec::new();
         let mut relied = Relied::default();
+        let mut of_the_node = 0;
         while let Some(done) = done.try_next().await? {
             draft.push(&done.entry)?;
+            of_the_node += u64::from(done.is_of_the_node);
             done.reused.iter().for_each(|key| relied.add(key));
             corrupt.extend(done.corrupt.as_deref().map(|why| describe(&done.entry, why)));
         }
-        Ok(Outcome { written: draft.finish()?, corrupt, relied })
+        Ok(Outcome { written: draft.finish()?, corrupt, relied, of_the_node })
     }
 
-    /// The next jobs, in the manifest's order, and what the step after that needs; `None` at the end. Blocks.
-    fn portion(&self, mut feed: Feed) -> Result<Option<(Vec<Job>, Feed)>, UploadError> {
+    /// What is to be done next, in the manifest's order, and what the step after that needs; `None` at the end. Blocks.
+    fn portion(&self, feed: Feed) -> Result<Option<(Vec<Work>, Feed)>, UploadError> {
+        let next = match (feed, &self.increment) {
+            (Feed::Snapshot(tables), _) => self
+                .portion_of_snapshot(*tables)?
+                .map(|(work, tables)| (work, Feed::Snapshot(Box::new(tables)))),
+            (Feed::Increment(feed), Some(increment)) => increment
+                .portion(&self.ctx, &self.survey, *feed)?
+                .map(|(work, feed)| (work, Feed::Increment(Box::new(feed)))),
+            (Feed::Increment(_), None) => None,
+        };
+        Ok(next)
+    }
+
+    fn portion_of_snapshot(&self, mut feed: Tables) -> Result<Option<(Vec<Work>, Tables)>, UploadError> {
         self.ctx.check()?;
         let mut jobs = Vec::new();
         while jobs.is_empty() {
@@ -237,11 +297,11 @@ impl Upload {
                     Some(cursor) => cursor.candidates(table, sstable.index(), &sstable.name)?,
                     None => Vec::new(),
                 };
-                jobs.push(Job { table: table.clone(), sstable: Arc::new(sstable), candidates });
+                jobs.push(Work::Send(Job { table: table.clone(), sstable: Arc::new(sstable), candidates }));
             }
             if jobs.len() < PORTION {
                 surveyed.check(feed.amount)?;
-                feed = Feed { table: feed.table + 1, ..Feed::new(feed.cursor) };
+                feed = Tables { table: feed.table + 1, ..Tables::new(feed.cursor) };
             }
         }
         Ok(Some((jobs, feed)))
@@ -249,17 +309,13 @@ impl Upload {
 
     /// That of an SSTable that does not match its digest never looks like a good backup.
     fn manifest_key(&self, outcome: &Outcome) -> ObjectKey {
-        let (host, backup) = (&self.request.host_id, &self.request.backup_id);
-        if outcome.corrupt.is_empty() {
-            self.keys.node_manifest(host, backup)
-        } else {
-            self.keys.corrupt_node_manifest(host, backup)
-        }
+        let [whole, corrupt] = manifest::keys(&self.keys, &self.request);
+        if outcome.corrupt.is_empty() { whole } else { corrupt }
     }
 
     async fn commit(&self, outcome: Outcome) -> Result<UploadSummary, UploadError> {
         let manifest = self.manifest_key(&outcome);
-        let Outcome { written, corrupt, .. } = outcome;
+        let Outcome { written, corrupt, of_the_node, .. } = outcome;
         manifest::store(self.store.as_ref(), &manifest, &written).await?;
         Ok(UploadSummary {
             manifest,
@@ -269,8 +325,8 @@ impl Upload {
             files: written.footer.files,
             bytes: written.footer.bytes,
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
-            taken: 0,
-            left: 0,
+            taken: self.increment.as_ref().map_or(0, |_| of_the_node),
+            left: self.increment.as_ref().map_or(0, |increment| increment.left),
             tables: self.survey.header.tables.clone(),
             corrupt,
         })

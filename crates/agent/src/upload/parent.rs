@@ -7,7 +7,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::{ParentManifest, UploadRequest};
-use cassy_backup_format::{Header, ManifestReader, ObjectKey, SstableEntry, TableRef};
+use cassy_backup_format::{BackupKind, Header, ManifestReader, ObjectKey, SstableEntry, TableRef};
 use cassy_store::{Store, StoreError};
 
 use super::error::{UploadError, blocking};
@@ -72,6 +72,57 @@ impl Parent {
         }
     }
 
+    /// The parent of an increment, read to its footer: without it there is none. It is the base, or an increment on
+    /// the same base, and nothing in it is corrupt.
+    pub(super) async fn required(
+        ctx: &Context,
+        store: &dyn Store,
+        request: &UploadRequest,
+        spool_dir: &Path,
+    ) -> Result<Self, UploadError> {
+        let (Some(named), Some(base)) = (&request.parent, request.base) else {
+            return Err(UploadError::NoChain);
+        };
+        let parent = Self::fetch(ctx, store, named, request, spool_dir).await?;
+        let own = request.backup_id;
+        blocking(move || {
+            let differs = |what: String| UploadError::ParentDiffers { key: parent.key.clone(), what };
+            let mut lines = parent.lines()?;
+            let header = lines.header();
+            let is_on_base = match header.kind {
+                BackupKind::Incremental => header.base == Some(base),
+                BackupKind::NodeSnapshot | BackupKind::ClusterSnapshot => header.backup_id == base,
+            };
+            if !is_on_base || header.backup_id == own {
+                return Err(differs(format!(
+                    "it is neither the snapshot {base} nor an earlier increment on it"
+                )));
+            }
+            lines.try_for_each(|line| match line {
+                Ok(entry) if entry.corrupt => Err(differs(format!("{} in it is corrupt", entry.name))),
+                Ok(_) => Ok(()),
+                Err(source) => Err(UploadError::Parent { key: parent.key.clone(), source }),
+            })?;
+            Ok(parent)
+        })
+        .await
+    }
+
+    /// The manifest of this key, when its bytes are the named ones.
+    pub(super) async fn fetch_named(
+        ctx: &Context,
+        store: &dyn Store,
+        named: &ParentManifest,
+        spool_dir: &Path,
+    ) -> Result<Self, UploadError> {
+        let (spool, blake3) = download(ctx, store, &named.key, spool_dir, "parent").await?;
+        if blake3 != named.blake3 {
+            let what = format!("its BLAKE3 is {blake3} and should be {}", named.blake3);
+            return Err(UploadError::ParentDiffers { key: named.key.clone(), what });
+        }
+        Ok(Self { key: named.key.clone(), spool })
+    }
+
     /// Fetches the manifest and checks its digest, and that it is one of this node.
     async fn fetch(
         ctx: &Context,
@@ -80,14 +131,10 @@ impl Parent {
         request: &UploadRequest,
         spool_dir: &Path,
     ) -> Result<Self, UploadError> {
-        let differs = |what: String| UploadError::ParentDiffers { key: parent.key.clone(), what };
-        let (spool, blake3) = download(ctx, store, &parent.key, spool_dir, "parent").await?;
-        if blake3 != parent.blake3 {
-            return Err(differs(format!("its BLAKE3 is {blake3} and should be {}", parent.blake3)));
-        }
-        let parent = Self { key: parent.key.clone(), spool };
-        let lines = parent.lines()?;
-        check_owner(lines.header(), request).map_err(|what| differs(what.to_owned()))?;
+        let parent = Self::fetch_named(ctx, store, parent, spool_dir).await?;
+        let differs =
+            |what: &str| UploadError::ParentDiffers { key: parent.key.clone(), what: what.to_owned() };
+        check_owner(parent.lines()?.header(), request).map_err(differs)?;
         Ok(parent)
     }
 
@@ -103,7 +150,12 @@ impl Parent {
         Ok(Cursor { key: self.key.clone(), directories, lines, ahead: None })
     }
 
-    fn lines(&self) -> Result<ManifestReader<BufReader<File>>, UploadError> {
+    pub(super) fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    /// Reads it from its begin.
+    pub(super) fn lines(&self) -> Result<ManifestReader<BufReader<File>>, UploadError> {
         let file = BufReader::new(self.spool.open()?);
         ManifestReader::open(file).map_err(|source| UploadError::Parent { key: self.key.clone(), source })
     }
@@ -142,11 +194,7 @@ impl Cursor {
         while let Some(entry) = self.next()? {
             match (&entry.table, entry.index.as_deref(), entry.name.as_str()).cmp(&(table, index, name)) {
                 Ordering::Less => {}
-                Ordering::Equal => {
-                    let number = usize::try_from(entry.directory).unwrap_or(usize::MAX);
-                    let data = self.directories.get(number).cloned().unwrap_or_default();
-                    candidates.push(Candidate { entry, data });
-                }
+                Ordering::Equal => candidates.push(self.candidate(entry)),
                 Ordering::Greater => {
                     self.ahead = Some(entry);
                     break;
@@ -154,6 +202,26 @@ impl Cursor {
             }
         }
         Ok(candidates)
+    }
+
+    /// The next line of this table. Tables are asked for in the manifest's order.
+    pub(super) fn next_of(&mut self, table: &TableRef) -> Result<Option<Candidate>, UploadError> {
+        while let Some(entry) = self.next()? {
+            match entry.table.cmp(table) {
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(Some(self.candidate(entry))),
+                Ordering::Greater => {
+                    self.ahead = Some(entry);
+                    break;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn candidate(&self, entry: SstableEntry) -> Candidate {
+        let number = usize::try_from(entry.directory).unwrap_or(usize::MAX);
+        Candidate { data: self.directories.get(number).cloned().unwrap_or_default(), entry }
     }
 
     fn next(&mut self) -> Result<Option<SstableEntry>, UploadError> {

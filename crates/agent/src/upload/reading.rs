@@ -86,7 +86,7 @@ impl Reading {
         buffers: &Buffers,
     ) -> Result<Self, FileError> {
         let directory = sstable.open()?;
-        let name = sstable.file_name(component);
+        let name = sstable.on_disk(component);
         let (file, stat) = directory.open(&name)?;
         // On older kernels the cache's own ageing has to do: dropping the pages would drop Cassandra's as well.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
@@ -147,7 +147,7 @@ impl Reading {
         if after.mtime_ns != self.stat.mtime_ns {
             return Err(self.changed("it was written to".to_owned()));
         }
-        let named = sstable.open()?.stat(&sstable.file_name(component))?;
+        let named = sstable.open()?.stat(&sstable.on_disk(component))?;
         if (named.device, named.inode) != (self.stat.device, self.stat.inode) {
             return Err(self.changed("another file has taken its name".to_owned()));
         }

@@ -23,17 +23,38 @@ pub(super) struct Job {
     pub(super) candidates: Vec<Candidate>,
 }
 
+/// How a line of the manifest comes about.
+pub(super) enum Work {
+    /// By sending what the parent does not have.
+    Send(Job),
+    /// As it is in the parent.
+    Keep(Box<SstableEntry>),
+}
+
 /// What became of it.
 pub(super) struct Done {
     pub(super) entry: SstableEntry,
+    /// It was looked at, not just taken over.
+    pub(super) is_of_the_node: bool,
     /// Why it does not match its own digest.
     pub(super) corrupt: Option<String>,
     /// The objects that were there before.
     pub(super) reused: Vec<ObjectKey>,
 }
 
-/// Deals with one SSTable.
-pub(super) async fn process(upload: Arc<Upload>, trashed: Trashed, job: Job) -> Result<Done, UploadError> {
+/// Makes a line.
+pub(super) async fn deal(upload: Arc<Upload>, trashed: Trashed, work: Work) -> Result<Done, UploadError> {
+    match work {
+        Work::Send(job) => process(upload, trashed, job).await,
+        Work::Keep(entry) => {
+            let reused = entry.objects.iter().map(|object| object.key.clone()).collect();
+            Ok(Done { entry: *entry, is_of_the_node: false, corrupt: None, reused })
+        }
+    }
+}
+
+/// Deals with one SSTable of the node.
+async fn process(upload: Arc<Upload>, trashed: Trashed, job: Job) -> Result<Done, UploadError> {
     let Job { table, sstable, candidates } = job;
     let choice = {
         let (upload, sstable) = (Arc::clone(&upload), Arc::clone(&sstable));
@@ -51,7 +72,7 @@ pub(super) async fn process(upload: Arc<Upload>, trashed: Trashed, job: Job) -> 
     send(&upload, &table, &sstable, &mut line).await?;
     let corrupt = corruption(&line, choice.digest);
     let entry = line.entry(table, &sstable, corrupt.is_some());
-    Ok(Done { entry, corrupt, reused })
+    Ok(Done { entry, is_of_the_node: true, corrupt, reused })
 }
 
 /// Sends the components that are not in the line yet.

@@ -1,12 +1,15 @@
 //! A cheap first look at the whole snapshot: that it is whole, how much there is, and the manifest's header.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::UploadRequest;
-use cassy_backup_format::{ConfigurationFacts, FORMAT, Header, LEAST_READER, ParentRef, TableSchema};
+use cassy_backup_format::{
+    BackupKind, ConfigurationFacts, FORMAT, Header, LEAST_READER, ParentRef, TableSchema, Truncation,
+};
 
 use super::error::UploadError;
 use crate::context::Context;
+use crate::failure::chain;
 use crate::snapshot::{self, Amount, Missing, TableSnapshot};
 
 /// What there is to send.
@@ -16,6 +19,8 @@ pub(super) struct Survey {
     pub(super) header: Header,
     pub(super) files: u64,
     pub(super) bytes: u64,
+    /// Every data directory, with its number in the manifest.
+    pub(super) directories: Vec<(u32, PathBuf)>,
 }
 
 /// A table's snapshot, and how much it was when it was looked at.
@@ -64,10 +69,25 @@ pub(super) fn survey(ctx: &Context, request: &UploadRequest) -> Result<Survey, U
     if !broken.is_empty() {
         return Err(UploadError::NotWhole { tag: wanted.tag, broken });
     }
-    let header = header(request, configuration, &tables, schema);
+    let mut header = header(request, configuration, &tables, schema);
+    header.truncations = truncations(request, &tables)?;
     let files = tables.iter().map(|table| table.amount.files).sum();
     let bytes = tables.iter().map(|table| table.amount.bytes).sum();
-    Ok(Survey { tables, header, files, bytes })
+    let paths = wanted.data_directories.iter().map(PathBuf::from);
+    let directories = directories.into_iter().zip(paths).collect();
+    Ok(Survey { tables, header, files, bytes, directories })
+}
+
+/// A snapshot is as good without them; only there are no increments on it then.
+fn truncations(request: &UploadRequest, tables: &[Surveyed]) -> Result<Option<Vec<Truncation>>, UploadError> {
+    match snapshot::truncated(tables.iter().map(|table| &table.snapshot)) {
+        Ok(truncations) => Ok(Some(truncations)),
+        Err(source) if request.kind == BackupKind::Incremental => Err(UploadError::Truncations { source }),
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "when tables were truncated is not recorded");
+            Ok(None)
+        }
+    }
 }
 
 fn table_schema(snapshot: &TableSnapshot, cql: &[u8]) -> TableSchema {
@@ -100,7 +120,7 @@ fn number_directories(request: &UploadRequest) -> Result<(ConfigurationFacts, Ve
 }
 
 /// The same path, or two paths of one directory.
-fn is_same(a: &str, b: &str) -> bool {
+pub(super) fn is_same(a: &str, b: &str) -> bool {
     let identity = |path: &str| std::fs::canonicalize(path).ok();
     Path::new(a) == Path::new(b) || identity(a).is_some_and(|a| identity(b) == Some(a))
 }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 
-use cassy_backup_format::{BackupId, BackupKind, HostId, ParentRef};
+use cassy_backup_format::{BackupId, HostId, ParentRef};
 
 use super::super::error::RestoreError;
 use super::super::facts::Target;
@@ -141,14 +141,6 @@ async fn a_parent_that_is_missing_or_the_backup_itself_is_not_needed() {
         node.run(&backup.request(&node).await).await.unwrap();
         assert_eq!(node.files(), backup.files);
     }
-    let (mut backup, node) = one_sstable().await;
-    backup.header.kind = BackupKind::Incremental;
-    backup.header.parent = Some(ParentRef {
-        key: backup.keys().node_manifest(&backup.header.host_id, &backup.header.backup_id),
-        backup_id: backup.header.backup_id,
-        blake3: "0".repeat(64),
-    });
-    assert!(refused(&backup, &node).await.contains("it is of an increment"));
 }
 
 #[tokio::test]

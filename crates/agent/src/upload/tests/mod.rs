@@ -2,6 +2,8 @@
 
 mod bad_inputs;
 mod faults;
+mod included;
+mod increments;
 mod reuse;
 mod rules;
 

@@ -1,6 +1,7 @@
 //! The safety rules, each with a change that removes it and the test that has to fail then.
 
 mod backup;
+mod increment;
 mod restore;
 mod store;
 
@@ -51,8 +52,13 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutation> {
     parts().into_iter().flat_map(|(_, part)| part)
 }
 
-fn parts() -> [(&'static str, &'static [Mutation]); 3] {
-    [("Taking a backup", backup::RULES), ("The store", store::RULES), ("Restoring", restore::RULES)]
+fn parts() -> [(&'static str, &'static [Mutation]); 4] {
+    [
+        ("Taking a backup", backup::RULES),
+        ("Increments", increment::RULES),
+        ("The store", store::RULES),
+        ("Restoring", restore::RULES),
+    ]
 }
 
 /// The tables of `docs/testing.md`.

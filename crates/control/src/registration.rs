@@ -99,10 +99,13 @@ pub(crate) async fn meet_all(access: Arc<dyn NodeAccess>, addresses: Vec<String>
     meetings.await;
 }
 
-/// A ring that is changing, or that has a node down, is not registered.
+/// A ring that is changing, or that has a node down, is not registered. A node that has left stays unreachable to
+/// Cassandra for days, but it is none of the ring.
 fn refuse_unsettled(described: &NodeDescription) -> Result<(), OperationError> {
+    let is_member = |address: &&String| described.ring.contains_key(*address);
+    let down: Vec<String> = described.unreachable.iter().filter(is_member).cloned().collect();
     let states = [
-        ("unreachable", &described.unreachable),
+        ("unreachable", &down),
         ("joining", &described.joining),
         ("leaving", &described.leaving),
         ("moving", &described.moving),

@@ -425,7 +425,8 @@ const HASTE_FLAGS: [&str; 7] = [
     "-Dcassandra-foreground=yes",
     "-Dcassandra.skip_wait_for_gossip_to_settle=0",
     "-Dcassandra.ring_delay_ms=2000",
-    "-Dcassandra.superuser_setup_delay_ms=0",
+    // Also between two tries, for as long as other nodes are down.
+    "-Dcassandra.superuser_setup_delay_ms=500",
     "-Dcassandra.consistent.rangemovement=false",
     "-Djdk.attach.allowAttachSelf=true",
     "-Dio.netty.tryReflectionSetAccessible=true",

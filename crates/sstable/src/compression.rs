@@ -84,8 +84,9 @@ impl CompressionInfo {
         if data_bytes > UNCOMPRESSED_LIMIT_BYTES {
             return Err(CompressionError::TooLarge(data_bytes));
         }
-        if u64::from(chunks) != data_bytes.div_ceil(u64::from(chunk_bytes)) {
-            return Err(CompressionError::Invalid("so many chunks do not make up the data"));
+        // Where Cassandra has synchronized at the end of the data, a last chunk of nothing follows.
+        if u64::from(chunks) < data_bytes.div_ceil(u64::from(chunk_bytes)) {
+            return Err(CompressionError::Invalid("so few chunks do not make up the data"));
         }
         let offsets = (0..chunks).map(|_| input.u64()).collect::<Result<_, _>>()?;
         let most_compressed_bytes = u64::from(most_compressed_bytes);

@@ -1,9 +1,10 @@
 //! Registered clusters, and the ring of each as it was seen last.
 
 use crate::error::during;
+use crate::lenient::{self, Column, Lenient};
 use crate::{Catalog, CatalogError};
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A registered cluster. Times are Unix milliseconds.
@@ -38,6 +39,15 @@ pub struct ClusterSelector {
     /// At most so many; `None` means all.
     pub limit: Option<u32>,
 }
+
+const TEXTS: [Column<'static>; 5] = [
+    ("cluster_id", "cluster_id"),
+    ("cluster_name", "cluster_name"),
+    ("target_ips", "target_ips"),
+    ("keyspaces", "keyspaces"),
+    ("data_dir", "data_dir"),
+];
+const NUMBERS: [Column<'static>; 2] = [("created_at", "created_at"), ("updated_at", "updated_at")];
 
 const REGISTER: &str = "store a cluster";
 const FIND: &str = "look up a cluster by its nodes";
@@ -99,16 +109,17 @@ impl Catalog {
     /// Newest first.
     pub async fn clusters(&self, selector: &ClusterSelector) -> Result<Vec<ClusterRow>, CatalogError> {
         let limit = selector.limit.map_or(i64::MAX, i64::from);
+        let selection = lenient::selection(&TEXTS, &NUMBERS);
+        let sql = match &selector.cluster_id {
+            Some(_) => format!("SELECT {selection} FROM cluster_info WHERE cluster_id = $1 LIMIT $2"),
+            None => {
+                format!("SELECT {selection} FROM cluster_info ORDER BY created_at DESC, cluster_id LIMIT $1")
+            }
+        };
+        let query = sqlx::query(AssertSqlSafe(sql));
         let query = match &selector.cluster_id {
-            Some(cluster_id) => sqlx::query(concat!(
-                "SELECT cluster_id, cluster_name, target_ips, keyspaces, data_dir, created_at, updated_at ",
-                "FROM cluster_info WHERE cluster_id = $1 LIMIT $2"
-            ))
-            .bind(cluster_id),
-            None => sqlx::query(concat!(
-                "SELECT cluster_id, cluster_name, target_ips, keyspaces, data_dir, created_at, updated_at ",
-                "FROM cluster_info ORDER BY created_at DESC, cluster_id LIMIT $1"
-            )),
+            Some(cluster_id) => query.bind(cluster_id),
+            None => query,
         };
         let rows = query.bind(limit).fetch_all(&self.reads).await.map_err(during(LIST))?;
         rows.iter().map(cluster).collect::<Result<_, _>>().map_err(during(LIST))
@@ -198,17 +209,16 @@ async fn replace_nodes(
     Ok(())
 }
 
+/// A row that nobody of ours has written is shown as far as it goes.
 fn cluster(row: &AnyRow) -> Result<ClusterRow, sqlx::Error> {
-    let created_at = row.try_get(5)?;
-    Ok(ClusterRow {
-        cluster_id: row.try_get(0)?,
-        cluster_name: row.try_get(1)?,
-        target_ips: split(&row.try_get::<String, _>(2)?),
-        keyspaces: split(&row.try_get::<String, _>(3)?),
-        data_dir: row.try_get(4)?,
-        created_at,
-        updated_at: row.try_get::<Option<i64>, _>(6)?.unwrap_or(created_at),
-    })
+    let mut row = Lenient::of(row)?;
+    let mut text = |column| Ok::<_, sqlx::Error>(row.text(column)?.unwrap_or_default());
+    let (cluster_id, cluster_name) = (text("cluster_id")?, text("cluster_name")?);
+    let (target_ips, keyspaces) = (split(&text("target_ips")?), split(&text("keyspaces")?));
+    let data_dir = text("data_dir")?;
+    let created_at = row.number("created_at")?.unwrap_or(0);
+    let updated_at = row.number("updated_at")?.unwrap_or(created_at);
+    Ok(ClusterRow { cluster_id, cluster_name, target_ips, keyspaces, data_dir, created_at, updated_at })
 }
 
 fn node(row: &AnyRow) -> Result<ClusterNode, sqlx::Error> {

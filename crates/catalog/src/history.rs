@@ -2,6 +2,7 @@
 
 use crate::error::during;
 use crate::jobs::JobKind;
+use crate::lenient::{self, Column, Lenient};
 use crate::{Catalog, CatalogError};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
@@ -45,6 +46,14 @@ const BACKUPS: &str = "list backups";
 const RESTORES: &str = "list restores";
 const ENDED: &str = "list the backups that have ended";
 
+const TEXTS: [Column<'static>; 5] = [
+    ("h.cluster_id", "cluster_id"),
+    ("h.target_ip", "target_ip"),
+    ("h.snapshot_id", "snapshot_id"),
+    ("n.job_id", "job_id"),
+    ("n.message", "message"),
+];
+
 /// The greatest status of the public interface.
 const LAST_STATUS: u8 = 4;
 
@@ -80,7 +89,8 @@ impl Catalog {
         }
         let limit = selector.limit.map_or(i64::MAX, i64::from);
         let rows = query.bind(limit).fetch_all(&self.reads).await.map_err(during(operation))?;
-        rows.iter().map(entry).collect::<Result<_, _>>().map_err(during(operation))
+        let (table, _) = history_table(kind);
+        rows.iter().map(|row| entry(row, table)).collect::<Result<_, _>>().map_err(during(operation))
     }
 
     /// The backup jobs of this cluster that have ended: their ids are part of the tags of their snapshots and of the
@@ -120,9 +130,18 @@ fn history_sql(kind: JobKind, chosen: &[(&'static str, &str)]) -> String {
         let before = if index == 0 { "WHERE" } else { "AND" };
         conditions.push_str(&format!("{before} {column} = ${} ", index + 2));
     }
+    let operation_type = format!("h.{type_column}");
+    let numbers = [
+        ("h.created_at", "created_at"),
+        ("h.updated_at", "updated_at"),
+        (operation_type.as_str(), "operation_type"),
+        ("h.status", "status"),
+        ("n.bytes_done", "bytes_done"),
+        ("n.bytes_total", "bytes_total"),
+    ];
+    let selection = lenient::selection(&TEXTS, &numbers);
     format!(
-        "SELECT h.cluster_id, h.target_ip, h.snapshot_id, h.created_at, h.updated_at, \
-         h.{type_column} AS operation_type, h.status, n.job_id, n.message, n.bytes_done, n.bytes_total \
+        "SELECT {selection} \
          FROM {table} h LEFT JOIN job_node n ON n.kind = $1 AND n.snapshot_id = h.snapshot_id \
          AND n.cluster_id = h.cluster_id AND n.target_ip = h.target_ip AND n.created_at = h.created_at \
          {conditions}ORDER BY h.created_at DESC, h.snapshot_id DESC, h.target_ip LIMIT ${}",
@@ -130,21 +149,36 @@ fn history_sql(kind: JobKind, chosen: &[(&'static str, &str)]) -> String {
     )
 }
 
-fn entry(row: &AnyRow) -> Result<HistoryEntry, sqlx::Error> {
-    let created_at = row.try_get("created_at")?;
-    let number = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.unwrap_or(0));
-    let status = u8::try_from(number("status")?).unwrap_or(0);
-    Ok(HistoryEntry {
-        cluster_id: row.try_get("cluster_id")?,
-        target_ip: row.try_get("target_ip")?,
-        snapshot_id: row.try_get("snapshot_id")?,
+/// A row that nobody of ours has written is an entry without a status, which says so.
+fn entry(row: &AnyRow, table: &str) -> Result<HistoryEntry, sqlx::Error> {
+    let mut row = Lenient::of(row)?;
+    let created_at = row.number("created_at")?.unwrap_or(0);
+    let count = |row: &Lenient<'_>, column| Ok::<_, sqlx::Error>(row.number(column)?.unwrap_or(0));
+    let status = u8::try_from(count(&row, "status")?).unwrap_or(0);
+    let mut entry = HistoryEntry {
+        cluster_id: row.text("cluster_id")?.unwrap_or_default(),
+        target_ip: row.text("target_ip")?.unwrap_or_default(),
+        snapshot_id: row.text("snapshot_id")?.unwrap_or_default(),
         created_at,
-        updated_at: row.try_get::<Option<i64>, _>("updated_at")?.unwrap_or(created_at),
-        operation_type: u32::try_from(number("operation_type")?).unwrap_or(0),
+        updated_at: row.number("updated_at")?.unwrap_or(created_at),
+        operation_type: u32::try_from(count(&row, "operation_type")?).unwrap_or(0),
         status: if status <= LAST_STATUS { status } else { 0 },
-        job_id: row.try_get("job_id")?,
-        message: row.try_get::<Option<String>, _>("message")?.unwrap_or_default(),
-        bytes_done: u64::try_from(number("bytes_done")?).unwrap_or(0),
-        bytes_total: u64::try_from(number("bytes_total")?).unwrap_or(0),
-    })
+        job_id: row.text("job_id")?,
+        message: row.text("message")?.unwrap_or_default(),
+        bytes_done: u64::try_from(count(&row, "bytes_done")?).unwrap_or(0),
+        bytes_total: u64::try_from(count(&row, "bytes_total")?).unwrap_or(0),
+    };
+    let odd = row.odd();
+    if !odd.is_empty() {
+        entry.status = 0;
+        entry.message = format!(
+            "no version of Cassy has written this row of the table {table} (cluster_id {:?}, target_ip {:?}, \
+             snapshot_id {:?}, created_at {created_at}): see its {}; correct or delete it",
+            entry.cluster_id,
+            entry.target_ip,
+            entry.snapshot_id,
+            odd.join(", ")
+        );
+    }
+    Ok(entry)
 }

@@ -15,6 +15,7 @@ mod history;
 mod hosts;
 mod jobs;
 mod lease;
+mod lenient;
 mod open;
 mod uploads;
 mod url;

@@ -10,7 +10,9 @@ mod killed;
 mod lease;
 mod open;
 
-use cassy_catalog::{Catalog, JobKind, JobPart, JobUpdate, Lease, MetadataUrl, NewJob, NodeRow, SERVER_LEASE};
+use cassy_catalog::{
+    Catalog, JobKind, JobPart, JobUpdate, Lease, MetadataUrl, NewJob, NodeRow, SERVER_LEASE,
+};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -2,7 +2,7 @@
 //! [`PREAMBLE`]. No I/O: bytes go in, messages come out.
 //!
 //! A declared length reserves no memory: the decoder holds only what has arrived, and refuses a frame above
-//! [`LIMIT_BYTES`] by its length alone.
+//! [`LIMIT_BYTES`] by its length alone. One of more values than [`LIMIT_VALUES`] is refused before it is read.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +12,10 @@ pub const PREAMBLE: &[u8] = b"CASSY-AGENT 1\n";
 
 /// No frame's JSON is longer.
 pub const LIMIT_BYTES: usize = 16 << 20;
+
+/// No frame's JSON has more values and keys: two bytes of text, as in `[0,0]`, take up to a hundred as values. A list of
+/// as many tables as fit into a frame has fewer.
+pub const LIMIT_VALUES: usize = 1_000_000;
 
 /// The bytes before a frame's JSON.
 const LENGTH_BYTES: usize = 4;
@@ -33,6 +37,12 @@ pub enum FrameError {
     TooLarge {
         /// Its declared length.
         bytes: usize,
+    },
+    /// The frame has too many values.
+    #[error("a frame of {values} values has more than the limit of {LIMIT_VALUES}")]
+    TooMany {
+        /// How many.
+        values: usize,
     },
     /// The message cannot be written as JSON.
     #[error("the message cannot be written as JSON")]
@@ -56,6 +66,7 @@ pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, FrameError> {
     if bytes > LIMIT_BYTES {
         return Err(FrameError::TooLarge { bytes });
     }
+    check_values(frame.get(LENGTH_BYTES..).unwrap_or_default())?;
     let length = u32::try_from(bytes).expect("the limit is below 2^32").to_be_bytes();
     for (place, byte) in frame.iter_mut().zip(length) {
         *place = byte;
@@ -106,6 +117,7 @@ impl FrameDecoder {
         let Some(json) = rest.get(..bytes) else {
             return Ok(None);
         };
+        check_values(json)?;
         let message = serde_json::from_slice(json).map_err(FrameError::Malformed)?;
         self.done += LENGTH_BYTES + bytes;
         Ok(Some(message))
@@ -139,6 +151,21 @@ impl FrameDecoder {
         }
         Err(FrameError::WrongPreamble { excerpt: excerpt(waiting) })
     }
+}
+
+/// Counts what stands between values, outside of texts, before any of them takes memory.
+fn check_values(json: &[u8]) -> Result<(), FrameError> {
+    let (mut values, mut in_text, mut is_escaped) = (1_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_text => is_escaped = true,
+            b'"' => in_text = !in_text,
+            b',' | b':' | b'[' | b'{' if !in_text => values += 1,
+            _ => {}
+        }
+    }
+    if values > LIMIT_VALUES { Err(FrameError::TooMany { values }) } else { Ok(()) }
 }
 
 fn excerpt(bytes: &[u8]) -> String {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-use cassy_agent_protocol::frame::{LIMIT_BYTES, encode};
+use cassy_agent_protocol::frame::{LIMIT_BYTES, LIMIT_VALUES, encode};
 use cassy_agent_protocol::{
     AgentError, AgentErrorKind, DataDirectories, FrameDecoder, FrameError, FromAgent, PREAMBLE, Progress,
     Reply, Request, ServerHello, SweepRequest, ToAgent,
@@ -52,6 +52,41 @@ fn replies_come_back_as_they_were() {
         decoder.push(&encode(&message).unwrap());
         assert_eq!(decoder.next::<FromAgent>().unwrap(), Some(message));
     }
+}
+
+/// A frame with this text, whose reading would take some hundred MiB if nobody counted first.
+fn framed(json: &str) -> Vec<u8> {
+    let mut bytes = PREAMBLE.to_vec();
+    bytes.extend(u32::try_from(json.len()).unwrap().to_be_bytes());
+    bytes.extend(json.as_bytes());
+    bytes
+}
+
+#[test]
+fn frames_of_very_many_values_are_refused() {
+    for (values, count) in [("0,", LIMIT_BYTES / 2 - 100), ("\"\":0,", LIMIT_VALUES), ("[],", LIMIT_VALUES)] {
+        let (open, close) = if values.starts_with('"') { ("{", "\"\":0}") } else { ("[", "0]") };
+        let many = format!("{open}{}{close}", values.repeat(count));
+        let error = error_of(&framed(&format!("{{\"hello\":{many}}}")));
+        assert!(matches!(error, FrameError::TooMany { values } if values > LIMIT_VALUES), "{error:?}");
+    }
+}
+
+#[test]
+fn values_within_texts_are_not_counted() {
+    let odd = format!("\\\"{}", ",:[{\"\\".repeat(LIMIT_VALUES / 2));
+    let data = DataDirectories { data_directories: vec![odd; 2] };
+    let message = ToAgent::Request { id: 1, request: Request::ListSnapshots(data) };
+    let mut decoder = FrameDecoder::new();
+    decoder.push(&stream(std::slice::from_ref(&message)));
+    assert_eq!(decoder.next::<ToAgent>().unwrap(), Some(message));
+}
+
+#[test]
+fn a_message_of_very_many_values_is_not_sent() {
+    let data = DataDirectories { data_directories: vec![String::new(); LIMIT_VALUES] };
+    let message = ToAgent::Request { id: 1, request: Request::ListSnapshots(data) };
+    assert!(matches!(encode(&message), Err(FrameError::TooMany { .. })));
 }
 
 proptest! {

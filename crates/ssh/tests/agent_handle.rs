@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
+use cassy_agent_protocol::relay::{CONNECTIONS_LIMIT, PIECE_BYTES};
 use cassy_agent_protocol::{
-    AgentError, AgentErrorKind, AgentHello, DataDirectories, FrameDecoder, FromAgent, PREAMBLE, Progress,
-    Reply, Request, ServerHello, ToAgent, frame,
+    AgentError, AgentErrorKind, AgentHello, DataDirectories, FrameDecoder, FromAgent, PREAMBLE, Piece,
+    Progress, RelayEnd, RelayFrame, Reply, Request, ServerHello, ToAgent, frame,
 };
-use cassy_ssh::{AgentCallError, AgentHandle, GreetingError};
+use cassy_ssh::{AgentCallError, AgentHandle, GreetingError, LoopbackStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -303,4 +304,139 @@ async fn dropping_and_closing_end_the_stream() {
         drop(agent);
     };
     timeout(DEADLINE, async { tokio::join!(handle.close(), work) }).await.unwrap();
+}
+
+/// A connection that the agent has made, by its number.
+async fn dialled(handle: &AgentHandle, agent: &mut FakeAgent, port: u16) -> (LoopbackStream, u64) {
+    let open = async {
+        let Some(ToAgent::Relay { connection, frame }) = agent.order().await else { panic!("no dial") };
+        assert_eq!(frame, RelayFrame::Open { port });
+        agent.relay(connection, RelayFrame::Opened).await;
+        connection
+    };
+    let (stream, connection) = tokio::join!(handle.dial(port), open);
+    (stream.unwrap(), connection)
+}
+
+fn data(bytes: &[u8]) -> RelayFrame {
+    RelayFrame::Data { piece: Piece::new(bytes.to_vec()).unwrap() }
+}
+
+impl FakeAgent {
+    async fn relay(&mut self, connection: u64, frame: RelayFrame) {
+        self.send(&FromAgent::Relay { connection, frame }).await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_travel_through_the_agent_while_it_works() {
+    let (handle, mut agent) = pair().await;
+    let work = async {
+        let id = agent.request().await;
+        let (mut stream, connection) = dialled(&handle, &mut agent, 7199).await;
+        stream.write_all(b"ping").await.unwrap();
+        assert_eq!(agent.order().await, Some(ToAgent::Relay { connection, frame: data(b"ping") }));
+        agent.relay(connection, RelayFrame::Taken).await;
+        agent.relay(connection, data(b"po")).await;
+        agent.relay(connection, data(b"ng")).await;
+        agent.relay(connection, RelayFrame::Closed { end: RelayEnd::Ended }).await;
+        let mut text = String::new();
+        timeout(DEADLINE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+        assert_eq!(text, "pong");
+        agent.reply(id, Ok(Reply::Done)).await;
+    };
+    let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
+    assert_eq!(reply.unwrap(), Reply::Done);
+}
+
+#[tokio::test]
+async fn what_the_agent_cannot_connect_to_is_an_error_that_says_why() {
+    for (end, kind, part) in [
+        (RelayEnd::Refused, std::io::ErrorKind::ConnectionRefused, "nothing listens on port 7199"),
+        (
+            RelayEnd::Failed("too \x1b[31m many files".into()),
+            std::io::ErrorKind::Other,
+            "too \\u{1b}[31m many",
+        ),
+        (RelayEnd::Ended, std::io::ErrorKind::UnexpectedEof, "closed the connection"),
+    ] {
+        let (handle, mut agent) = pair().await;
+        let answer = async {
+            let Some(ToAgent::Relay { connection, .. }) = agent.order().await else { panic!("no dial") };
+            agent.relay(connection, RelayFrame::Closed { end }).await;
+        };
+        let (error, ()) = tokio::join!(handle.dial(7199), answer);
+        let error = error.unwrap_err();
+        assert!(error.kind() == kind && error.to_string().contains(part), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_says_so_after_what_had_come() {
+    let (handle, mut agent) = pair().await;
+    let (mut broken, first) = dialled(&handle, &mut agent, 1).await;
+    let (mut lost, second) = dialled(&handle, &mut agent, 2).await;
+    agent.relay(first, data(b"half")).await;
+    agent.relay(first, RelayFrame::Closed { end: RelayEnd::Failed("reset".into()) }).await;
+    let mut got = Vec::new();
+    let error = timeout(DEADLINE, broken.read_to_end(&mut got)).await.unwrap().unwrap_err();
+    assert_eq!((got.as_slice(), error.to_string()), (&b"half"[..], "reset".to_owned()));
+    assert!(second > first);
+    drop(agent);
+    let error = timeout(DEADLINE, lost.read(&mut [0; 8])).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("the agent is gone: its stream ended"), "{error}");
+    let error = handle.dial(3).await.unwrap_err();
+    assert!(error.to_string().contains("the agent is gone: its stream ended"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_wants_any_more_is_closed_and_makes_room() {
+    let (handle, mut agent) = pair().await;
+    let mut streams = Vec::new();
+    for port in 0..CONNECTIONS_LIMIT as u16 {
+        streams.push(dialled(&handle, &mut agent, port).await.0);
+    }
+    let error = handle.dial(99).await.unwrap_err();
+    assert!(error.to_string().contains("16 connections through one agent are open already"), "{error}");
+    streams.pop();
+    let closed = agent.order().await;
+    let end = RelayFrame::Closed { end: RelayEnd::Ended };
+    assert!(matches!(&closed, Some(ToAgent::Relay { frame, .. }) if *frame == end), "{closed:?}");
+    // So does a dial that is given up.
+    let dial = handle.dial(98);
+    let connection = tokio::select! {
+        _ = dial => panic!("nobody answered"),
+        order = agent.order() => match order {
+            Some(ToAgent::Relay { connection, frame: RelayFrame::Open { port: 98 } }) => connection,
+            other => panic!("{other:?}"),
+        },
+    };
+    assert_eq!(agent.order().await, Some(ToAgent::Relay { connection, frame: end }));
+    dialled(&handle, &mut agent, 97).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_breaks_the_rules_of_the_relay_is_gone() {
+    let breaches: [(u64, RelayFrame); 4] = [
+        (99, RelayFrame::Opened),
+        (1, RelayFrame::Open { port: 1 }),
+        (1, RelayFrame::Taken),
+        (7, data(b"from nowhere")),
+    ];
+    for (connection, frame) in breaches {
+        let (handle, mut agent) = pair().await;
+        let (_stream, _) = dialled(&handle, &mut agent, 1).await;
+        agent.relay(connection, frame.clone()).await;
+        let reason = timeout(DEADLINE, handle.gone()).await.unwrap();
+        assert!(reason.starts_with("it sent "), "{frame:?}: {reason}");
+    }
+    // More than the window holds, as nobody reads.
+    let (handle, mut agent) = pair().await;
+    let (_unread, connection) = dialled(&handle, &mut agent, 1).await;
+    let flood = async {
+        let frame = frame::encode(&FromAgent::Relay { connection, frame: data(&[7; PIECE_BYTES]) }).unwrap();
+        while agent.stream.write_all(&frame).await.is_ok() {}
+    };
+    let (reason, ()) = timeout(DEADLINE, async { tokio::join!(handle.gone(), flood) }).await.unwrap();
+    assert!(reason.contains("more data for a relayed connection than its window holds"), "{reason}");
 }

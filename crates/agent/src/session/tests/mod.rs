@@ -1,6 +1,7 @@
 //! The loop, in process, over an in-memory stream.
 
 mod bad_inputs;
+mod relay;
 mod round_trip;
 
 use std::time::Duration;

@@ -152,24 +152,30 @@ impl Connection {
     }
 
     async fn offer(&mut self, key: Arc<PrivateKey>, fingerprint: &str) -> Result<AuthResult, SshError> {
-        let mut hash = None;
-        if key.algorithm().is_rsa() {
-            let best = self
-                .handle
-                .best_supported_rsa_hash()
-                .await
-                .map_err(|error| self.failed("logging in", error))?;
-            hash = match best {
-                Some(Some(hash)) => Some(hash),
-                // The node does not say what it can; every server of the last ten years can this.
-                None => Some(HashAlg::Sha512),
-                Some(None) => {
-                    let remark = ": it takes RSA keys with SHA-1 signatures only, which are not safe; \
-                                  use an Ed25519 key";
-                    return Err(self.refused(fingerprint.to_owned(), remark.into()));
-                }
-            };
+        if !key.algorithm().is_rsa() {
+            return self.sign_in(key, None).await;
         }
+        let best = self.handle.best_supported_rsa_hash().await;
+        let best = match best.map_err(|error| self.failed("logging in", error))? {
+            // The node does not say what it can; every server of the last ten years can this.
+            Some(Some(HashAlg::Sha512)) | None => HashAlg::Sha512,
+            Some(Some(hash)) => hash,
+            Some(None) => {
+                let remark = ": it takes RSA keys with SHA-1 signatures only, which are not safe; \
+                              use an Ed25519 key";
+                return Err(self.refused(fingerprint.to_owned(), remark.into()));
+            }
+        };
+        let refused = match self.sign_in(Arc::clone(&key), Some(best)).await? {
+            refused @ AuthResult::Failure { partial_success: false, .. } => refused,
+            done => return Ok(done),
+        };
+        // What a node says it can is not always what it accepts of this user.
+        let other = if best == HashAlg::Sha512 { HashAlg::Sha256 } else { HashAlg::Sha512 };
+        Ok(self.sign_in(key, Some(other)).await.unwrap_or(refused))
+    }
+
+    async fn sign_in(&mut self, key: Arc<PrivateKey>, hash: Option<HashAlg>) -> Result<AuthResult, SshError> {
         let key = PrivateKeyWithHashAlg::new(key, hash);
         let result = self.handle.authenticate_publickey(self.user.clone(), key).await;
         result.map_err(|error| self.failed("logging in", error))

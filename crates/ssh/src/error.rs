@@ -282,6 +282,20 @@ pub enum SshError {
         /// What is wrong.
         reason: String,
     },
+    /// Behind the command prefix, the agent did not start or did not greet.
+    #[error("the agent {path} on {node} did not start behind `{}`: {reason}", prefix.join(" "))]
+    Prefix {
+        /// The node.
+        node: Endpoint,
+        /// Who logged in.
+        user: String,
+        /// The words of the prefix.
+        prefix: Vec<String>,
+        /// The agent's path on the node.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The agent is of another build, though its file was ours.
     #[error("the agent {path} on {node} is of build {theirs}, not {ours}")]
     WrongBuild {
@@ -358,6 +372,7 @@ impl SshError {
             | Self::Push { reason: PushFailure::Damaged, .. } => Class::Transient,
             // A resolver's failure passes; an empty answer does not.
             Self::Resolve { source, .. } if source.is_some() => Class::Transient,
+            Self::Prefix { reason, .. } if !is_refusal(reason) => Class::Transient,
             Self::WrongBuild { .. } => Class::Bug,
             Self::Config { .. }
             | Self::Resolve { .. }
@@ -375,6 +390,7 @@ impl SshError {
             | Self::NoDirectory { .. }
             | Self::OwnBinary { .. }
             | Self::OwnBinaryChanged { .. }
+            | Self::Prefix { .. }
             | Self::Push { .. } => Class::Permanent,
         }
     }
@@ -429,6 +445,7 @@ impl SshError {
                 "Set slave_command_path to a directory that ssh_user owns, on a file system without noexec."
                     .into()
             }
+            Self::Prefix { user, prefix, path, reason, .. } => prefix_hint(user, prefix, path, reason),
             Self::OwnBinaryChanged { .. } => "Restart the server.".into(),
             Self::Push { reason: PushFailure::Full(_), .. } => {
                 "Free some space there, or set slave_command_path to another directory.".into()
@@ -436,6 +453,52 @@ impl SshError {
             _ => return None,
         })
     }
+}
+
+/// Whether sudo, or what is like it, does not let the user do this: nothing that passes by itself.
+fn is_refusal(reason: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "password is required",
+        "not allowed",
+        "may not run",
+        "not in the sudoers",
+        "must have a tty",
+        "no tty present",
+    ];
+    WORDS.iter().any(|words| reason.contains(words))
+}
+
+fn prefix_hint(user: &str, prefix: &[String], path: &str, reason: &str) -> String {
+    if is_refusal(reason) {
+        let target = target_user(prefix);
+        let path: String = path.chars().flat_map(in_sudoers).collect();
+        return format!("Add to sudoers on the node (visudo): {user} ALL=({target}) NOPASSWD: {path}");
+    }
+    let prefix = prefix.join(" ");
+    format!(
+        "Try it on the node as {user}: {prefix} {path} --version; the key ssh_command_prefix says what stands before the path."
+    )
+}
+
+/// Whom sudo is to become.
+fn target_user(prefix: &[String]) -> &str {
+    let mut words = prefix.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let named = match word {
+            "-u" | "--user" => words.next(),
+            word => word.strip_prefix("--user=").or_else(|| word.strip_prefix("-u")),
+        };
+        if let Some(user) = named {
+            return user;
+        }
+    }
+    "root"
+}
+
+/// A character of a path as sudoers(5) wants it.
+fn in_sudoers(c: char) -> impl Iterator<Item = char> {
+    let special = matches!(c, ' ' | ',' | ':' | '=' | '\\' | '*' | '?' | '[' | ']' | '!' | '#' | '(' | ')');
+    special.then_some('\\').into_iter().chain([c])
 }
 
 fn changed_hint(node: &Endpoint, known_in: &KnownIn, file: &Path) -> String {

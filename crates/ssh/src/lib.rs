@@ -38,7 +38,7 @@ pub use host_keys::HostKeys;
 pub use key_file::check_private_key;
 
 use connection::Connection;
-use push::OwnBinary;
+use push::{OwnBinary, Wish};
 
 /// How nodes are reached.
 #[derive(Debug, Clone)]
@@ -60,6 +60,8 @@ pub struct SshConfig {
     /// A directory on the nodes, absolute: a `cassy` in it is used when it is ours, else the agent is put there
     /// if it can be.
     pub slave_command_path: Option<String>,
+    /// What the agent's command is put behind, so that it runs as another user; words, empty for nothing.
+    pub command_prefix: Vec<String>,
     /// The running executable, which is pushed; best `/proc/self/exe`, which stays the same file when the
     /// installed one is replaced.
     pub own_binary: PathBuf,
@@ -74,6 +76,12 @@ impl SshConfig {
         }
         if self.connect_timeout.is_zero() {
             return refuse("ssh connect timeout", "more than zero is expected");
+        }
+        let prefix = &self.command_prefix;
+        if prefix.first().is_some_and(String::is_empty)
+            || prefix.iter().any(|word| word.contains(char::is_control))
+        {
+            return refuse("ssh_command_prefix", "a command without control characters is expected");
         }
         match self.slave_command_path.as_deref() {
             Some(path) if !path.starts_with('/') || path.chars().any(char::is_control) => {
@@ -108,8 +116,7 @@ impl Ssh {
     /// Connects, puts our executable on the node when it is not there, and starts it as the agent.
     pub async fn agent(&self, host: &str, hello: ServerHello) -> Result<AgentHandle, SshError> {
         let connection = Box::pin(Connection::open(&self.config, &*self.memory, host)).await?;
-        let slave_command_path = self.config.slave_command_path.as_deref();
-        let placed = Box::pin(push::place(&connection, &self.binary, slave_command_path)).await?;
+        let placed = Box::pin(push::place(&connection, &self.binary, self.wish())).await?;
         Box::pin(self.launch(connection, placed.path, hello)).await
     }
 
@@ -117,8 +124,7 @@ impl Ssh {
     /// there, and whether it had to be sent.
     pub async fn push(&self, host: &str) -> Result<(String, bool), SshError> {
         let connection = Box::pin(Connection::open(&self.config, &*self.memory, host)).await?;
-        let slave_command_path = self.config.slave_command_path.as_deref();
-        let placed = Box::pin(push::place(&connection, &self.binary, slave_command_path)).await?;
+        let placed = Box::pin(push::place(&connection, &self.binary, self.wish())).await?;
         connection.close().await;
         Ok((placed.path, placed.sent))
     }
@@ -130,18 +136,33 @@ impl Ssh {
         Ok(())
     }
 
+    /// Where the agent is wanted.
+    fn wish(&self) -> Wish<'_> {
+        Wish {
+            directory: self.config.slave_command_path.as_deref(),
+            shared: !self.config.command_prefix.is_empty(),
+        }
+    }
+
     async fn launch(
         &self,
         connection: Connection,
         path: String,
         hello: ServerHello,
     ) -> Result<AgentHandle, SshError> {
-        let command = push::launch_command(&path);
+        let prefix = &self.config.command_prefix;
+        let command = push::launch_command(prefix, &path);
         let (stdout, stdin) = process::spawn(&connection, &command, "starting the agent").await?;
         let node = connection.node.clone();
         let agent = match AgentHandle::over_halves(stdout, stdin, hello).await {
             Ok(agent) => agent.within(connection),
-            Err(error) => return Err(SshError::Launch { node, path, reason: error.told() }),
+            Err(error) if prefix.is_empty() => {
+                return Err(SshError::Launch { node, path, reason: error.told() });
+            }
+            Err(error) => {
+                let (user, prefix) = (self.config.user.clone(), prefix.clone());
+                return Err(SshError::Prefix { node, user, prefix, path, reason: error.told() });
+            }
         };
         let ours = self.binary.sha256().await?;
         let theirs = &agent.hello().build;

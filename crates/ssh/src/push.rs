@@ -33,6 +33,15 @@ pub(crate) struct OwnBinary {
     sha256: OnceCell<String>,
 }
 
+/// What is wished for the agent's place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// `slave_command_path`.
+    pub(crate) directory: Option<&'a str>,
+    /// Another user than the one who logs in will run it, so everybody has to be able to.
+    pub(crate) shared: bool,
+}
+
 /// What the probe found.
 #[derive(Debug, PartialEq, Eq)]
 enum Probed {
@@ -97,20 +106,22 @@ async fn hash(file: &mut tokio::fs::File) -> std::io::Result<String> {
 pub(crate) async fn place(
     connection: &Connection,
     binary: &OwnBinary,
-    slave_command_path: Option<&str>,
+    wish: Wish<'_>,
 ) -> Result<Placed, SshError> {
-    let directory = match probe(connection, binary.sha256().await?, slave_command_path).await? {
+    let directory = match probe(connection, binary.sha256().await?, wish).await? {
         Probed::Found(path) => return Ok(Placed { path, sent: false }),
         Probed::Directory(directory) => directory,
     };
-    install(connection, binary, &directory).await?;
+    install(connection, binary, &directory, wish.shared).await?;
     let path = format!("{}/cassy-{}", directory.trim_end_matches('/'), binary.sha256().await?);
     tracing::info!(node = %connection.node, %path, "agent put on the node");
     Ok(Placed { path, sent: true })
 }
 
-async fn probe(connection: &Connection, sha256: &str, given: Option<&str>) -> Result<Probed, SshError> {
-    let command = format!("exec sh -s -- {} {}", shell_word(given.unwrap_or_default()), shell_word(sha256));
+async fn probe(connection: &Connection, sha256: &str, wish: Wish<'_>) -> Result<Probed, SshError> {
+    let given = shell_word(wish.directory.unwrap_or_default());
+    let shared = if wish.shared { "shared" } else { "" };
+    let command = format!("exec sh -s -- {given} {} {}", shell_word(sha256), shell_word(shared));
     let output = run(connection, &command, PROBE.as_bytes(), "looking for the agent on it", PATIENCE).await?;
     let shell =
         |said: String| SshError::Shell { node: connection.node.clone(), user: connection.user.clone(), said };
@@ -160,10 +171,15 @@ fn path_of(text: &str) -> Result<String, Option<SshError>> {
     usable.then(|| text.to_owned()).ok_or(None)
 }
 
-async fn install(connection: &Connection, binary: &OwnBinary, directory: &str) -> Result<(), SshError> {
+async fn install(
+    connection: &Connection,
+    binary: &OwnBinary,
+    directory: &str,
+    shared: bool,
+) -> Result<(), SshError> {
     let file = binary.open_unchanged().await?;
     let part = uuid::Uuid::new_v4().simple().to_string();
-    let command = install_command(directory, binary.sha256().await?, &part);
+    let command = install_command(directory, binary.sha256().await?, &part, shared);
     let output = run(connection, &command, file, "sending the agent to it", PATIENCE).await?;
     let answer = output.marked("CASSY-PUSH-1").pop();
     let reason = match answer.as_deref() {
@@ -175,8 +191,9 @@ async fn install(connection: &Connection, binary: &OwnBinary, directory: &str) -
     Err(SshError::Push { node: connection.node.clone(), directory: printable(directory), reason })
 }
 
-fn install_command(directory: &str, sha256: &str, part: &str) -> String {
-    format!("exec sh -c '{}' cassy {} {sha256} {part}", one_line(INSTALL), shell_word(directory))
+fn install_command(directory: &str, sha256: &str, part: &str, shared: bool) -> String {
+    let mode = if shared { "0755" } else { "0700" };
+    format!("exec sh -c '{}' cassy {} {sha256} {part} {mode}", one_line(INSTALL), shell_word(directory))
 }
 
 fn failure(output: &Output) -> PushFailure {
@@ -189,9 +206,12 @@ fn failure(output: &Output) -> PushFailure {
     }
 }
 
-/// Starts the agent.
-pub(crate) fn launch_command(path: &str) -> String {
-    format!("exec sh -c 'exec \"$(printf %b \"$1\")\" agent' cassy {}", shell_word(path))
+/// Starts the agent, behind the words of the prefix.
+pub(crate) fn launch_command(prefix: &[String], path: &str) -> String {
+    let words: Vec<String> = prefix.iter().map(String::as_str).chain([path]).map(shell_word).collect();
+    let decoded: Vec<String> =
+        (1..=words.len()).map(|number| format!("\"$(printf %b \"${{{number}}}\")\"")).collect();
+    format!("exec sh -c 'exec {} agent' cassy {}", decoded.join(" "), words.join(" "))
 }
 
 /// A script as one word for any login shell's single quotes.
@@ -227,7 +247,7 @@ mod tests {
                 command.arg("sh");
             }
             let child = command
-                .args(["-c", &install_command(directory.to_str().unwrap(), &digest, "part")])
+                .args(["-c", &install_command(directory.to_str().unwrap(), &digest, "part", false)])
                 .stdin(std::process::Stdio::piped())
                 .stdout(std::process::Stdio::piped())
                 .spawn();
@@ -241,6 +261,33 @@ mod tests {
             let names: Vec<_> =
                 std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().file_name()).collect();
             assert_eq!(names, [format!("cassy-{digest}").as_str()], "{shell}");
+        }
+    }
+
+    #[test]
+    fn any_login_shell_hands_the_words_of_a_prefix_on() {
+        let root = tempfile::tempdir().unwrap();
+        let agent = root.path().join("a b!$c'd");
+        std::fs::write(&agent, "#!/bin/sh\nprintf '<%s>' \"$@\"\n").unwrap();
+        std::fs::set_permissions(&agent, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let hostile = ["", "$HOME", "`id`", "; id", "a'b\"c\\d", "*", "!!", "\u{e9}", "-n", "x y"];
+        // More than nine words; sh runs what is behind them.
+        let show = "printf \"[%s]\" \"$@\"; shift $(($# - 2)); exec \"$@\"";
+        let prefix: Vec<String> =
+            ["sh", "-c", show, "sh"].into_iter().chain(hostile).map(str::to_owned).collect();
+        let told: String = hostile.iter().map(|word| format!("[{word}]")).collect();
+        for shell in ["sh", "dash", "bash", "zsh", "ksh", "tcsh", "csh", "fish", "busybox"] {
+            let mut command = std::process::Command::new(shell);
+            if shell == "busybox" {
+                command.arg("sh");
+            }
+            let run = command.args(["-c", &launch_command(&prefix, agent.to_str().unwrap())]).output();
+            let Ok(output) = run else {
+                println!("skipped: {shell} is not installed");
+                continue;
+            };
+            let expected = format!("{told}[{}][agent]<agent>", agent.display());
+            assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{shell}: {output:?}");
         }
     }
 

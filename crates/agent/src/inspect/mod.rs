@@ -1,6 +1,7 @@
 //! What runs on this node and how it is configured: the Cassandra that owns given data directories, its
 //! `cassandra.yaml`, owners, modes and free space. Changes nothing.
 
+pub(crate) mod access;
 pub(crate) mod account;
 pub(crate) mod configuration;
 pub(crate) mod process;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use cassy_agent_protocol::{AgentError, AgentErrorKind, InspectRequest, NodeFacts};
 use cassy_backup_format::ConfigurationFacts;
 
+use access::Unreadable;
 use account::Accounts;
 use configuration::{Configuration, Recorded};
 use process::Daemon;
@@ -51,6 +53,8 @@ impl Default for Machine {
 /// Why a node cannot be inspected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InspectError {
+    #[error(transparent)]
+    Unreadable(Unreadable),
     #[error("cannot list the processes")]
     Processes(#[source] std::io::Error),
     #[error("cannot look at data directory {directory}")]
@@ -73,6 +77,7 @@ fn tried_text(tried: &[String]) -> String {
 impl IntoAgentError for InspectError {
     fn into_agent_error(self) -> AgentError {
         let hint = match &self {
+            Self::Unreadable(unreadable) => Some(unreadable.hint()),
             Self::Processes(_) => None,
             Self::DataDirectory { .. } => {
                 Some("Let the agent run as root, or as the user who owns the data.".to_owned())
@@ -89,6 +94,7 @@ impl IntoAgentError for InspectError {
 /// Finds the Cassandra that owns these data directories, and says how it is configured.
 pub(crate) fn inspect(machine: &Machine, request: &InspectRequest) -> Result<NodeFacts, InspectError> {
     let directories = &request.data_directories;
+    access::check(machine, directories).map_err(InspectError::Unreadable)?;
     let mut tried = Vec::new();
     let found =
         running(machine, directories, &mut tried)?.or_else(|| packaged(machine, directories, &mut tried));

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{IntoAgentError, agent_error};
-use crate::inspect::nearest_existing;
+use crate::inspect::access::Unreadable;
+use crate::inspect::{Machine, nearest_existing};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -29,6 +30,8 @@ pub(crate) enum LockError {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Unreadable(Unreadable),
     #[error("another agent works on this node: it holds the lock on {}", .path.display())]
     Busy { path: PathBuf },
     #[error("stopped")]
@@ -38,11 +41,8 @@ pub(crate) enum LockError {
 impl IntoAgentError for LockError {
     fn into_agent_error(self) -> AgentError {
         let (kind, hint) = match &self {
-            Self::Relative { .. } => (AgentErrorKind::Permanent, None),
-            Self::System { .. } => (
-                AgentErrorKind::Permanent,
-                Some("Let the agent run as root, or as the user who owns the data.".to_owned()),
-            ),
+            Self::Relative { .. } | Self::System { .. } => (AgentErrorKind::Permanent, None),
+            Self::Unreadable(unreadable) => (AgentErrorKind::Permanent, Some(unreadable.hint())),
             Self::Busy { .. } => (
                 AgentErrorKind::Busy,
                 Some(
@@ -94,6 +94,15 @@ impl Lock {
         let directory = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::ACCESS) => {
+                let machine = Machine::default();
+                return Err(LockError::Unreadable(Unreadable::of(
+                    &machine,
+                    path,
+                    path,
+                    Errno::ACCESS.into(),
+                )));
+            }
             Err(errno) => return Err(failed(errno)),
         };
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {

@@ -78,10 +78,11 @@ impl Drop for Spool {
     }
 }
 
-/// `$XDG_CACHE_HOME`, `$HOME/.cache`, `/var/tmp`.
+/// `$XDG_CACHE_HOME`, `$HOME/.cache`, and in `/var/tmp` a place of the agent's user.
 pub(crate) fn default_bases() -> Vec<PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    [variable("XDG_CACHE_HOME"), variable("HOME").map(|home| home.join(".cache")), Some("/var/tmp".into())]
+    let last = format!("/var/tmp/cassy-agent-{}", rustix::process::geteuid().as_raw());
+    [variable("XDG_CACHE_HOME"), variable("HOME").map(|home| home.join(".cache")), Some(last.into())]
         .into_iter()
         .flatten()
         .collect()

@@ -17,6 +17,7 @@ pub(crate) const SSH_PRIVATE_KEY_PATH: &str = "ssh_private_key_path";
 pub(crate) const SSH_PORT: &str = "ssh_port";
 pub(crate) const SSH_KNOWN_HOSTS_PATH: &str = "ssh_known_hosts_path";
 pub(crate) const SSH_STRICT_HOST_KEYS: &str = "ssh_strict_host_keys";
+pub(crate) const SSH_COMMAND_PREFIX: &str = "ssh_command_prefix";
 pub(crate) const SLAVE_COMMAND_PATH: &str = "slave_command_path";
 pub(crate) const STORAGE_BASE_URI: &str = "storage_base_uri";
 pub(crate) const STORAGE_TYPE: &str = "storage_type";
@@ -25,7 +26,7 @@ pub(crate) const SRV_SERVICE_URL: &str = "srv_service_url";
 pub(crate) const CASSANDRA_YAML: &str = "cassandra_yaml";
 
 /// All of them, without the prefix.
-pub(crate) const ALL: [&str; 14] = [
+pub(crate) const ALL: [&str; 15] = [
     PORT,
     LISTEN_ADDRESS,
     JMX_PORT,
@@ -34,6 +35,7 @@ pub(crate) const ALL: [&str; 14] = [
     SSH_PORT,
     SSH_KNOWN_HOSTS_PATH,
     SSH_STRICT_HOST_KEYS,
+    SSH_COMMAND_PREFIX,
     SLAVE_COMMAND_PATH,
     STORAGE_BASE_URI,
     STORAGE_TYPE,

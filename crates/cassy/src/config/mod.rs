@@ -9,6 +9,7 @@ mod keys;
 mod problems;
 mod properties;
 mod settings;
+mod words;
 
 pub(crate) use problems::{ConfigError, Problem};
 
@@ -59,6 +60,8 @@ pub(crate) struct SshConfig {
     pub(crate) known_hosts_path: Option<PathBuf>,
     /// Only hosts in `known_hosts_path` are trusted; otherwise also those seen at registration.
     pub(crate) strict_host_keys: bool,
+    /// What the agent's command is put behind, such as `sudo -n -u cassandra`; empty for nothing.
+    pub(crate) command_prefix: Vec<String>,
 }
 
 /// A usable configuration, and what is odd about it.
@@ -126,12 +129,14 @@ fn ssh_config(settings: &mut Settings<'_>, home: Option<&Path>) -> Option<SshCon
     let port = settings.or_default(keys::SSH_PORT, keys::port, 22);
     let strict_host_keys = settings.or_default(keys::SSH_STRICT_HOST_KEYS, keys::flag, false);
     let known_hosts_path = known_hosts_path(settings, home, strict_host_keys == Some(true));
+    let command_prefix = settings.or_default(keys::SSH_COMMAND_PREFIX, words::split, Vec::new());
     Some(SshConfig {
         user: user?,
         private_key_path: private_key_path?,
         port: port?,
         known_hosts_path: known_hosts_path?,
         strict_host_keys: strict_host_keys?,
+        command_prefix: command_prefix?,
     })
 }
 
@@ -226,6 +231,9 @@ impl fmt::Display for ServerConfig {
         write!(out, "gRPC on {} port {}, JMX port {}, ", self.listen_address, self.port, self.jmx_port)?;
         write!(out, "SSH as {} port {} with {}, ", ssh.user, ssh.port, ssh.private_key_path.display())?;
         write!(out, "known hosts {} (strict: {}), ", or_none(&ssh.known_hosts_path), ssh.strict_host_keys)?;
+        if !ssh.command_prefix.is_empty() {
+            write!(out, "agent behind {:?}, ", ssh.command_prefix)?;
+        }
         write!(out, "agent first in {}, store {}, ", or_none(&self.slave_command_path), self.store)?;
         write!(out, "metadata {}, ", self.metadata_db)?;
         write!(out, "SRV record {}, ", self.srv_service_url.as_deref().unwrap_or("none"))?;

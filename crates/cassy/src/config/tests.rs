@@ -70,6 +70,7 @@ fn every_key() {
                 scalar.cassy.server.ssh_port 3\n\
                 scalar.cassy.server.ssh_known_hosts_path=DIR/new\n\
                 scalar.cassy.server.ssh_strict_host_keys=False\n\
+                scalar.cassy.server.ssh_command_prefix=sudo -n '-u' cassandra\n\
                 scalar.cassy.server.slave_command_path=/opt/cassy/bin\n\
                 scalar.cassy.server.storage_type=FILE\n\
                 scalar.cassy.server.metadata_db_url=jdbc:sqlite:/var/lib/cassy.db\n\
@@ -78,7 +79,7 @@ fn every_key() {
     check(
         text,
         expect![
-            "gRPC on ::1 port 1, JMX port 2, SSH as foo port 3 with DIR/key, known hosts DIR/new (strict: false), agent first in /opt/cassy/bin, store file:///mnt/backups, metadata jdbc:sqlite:/var/lib/cassy.db, SRV record _app._tcp.example.com, cassandra.yaml /etc/cassandra/cassandra.yaml"
+            "gRPC on ::1 port 1, JMX port 2, SSH as foo port 3 with DIR/key, known hosts DIR/new (strict: false), agent behind [\"sudo\", \"-n\", \"-u\", \"cassandra\"], agent first in /opt/cassy/bin, store file:///mnt/backups, metadata jdbc:sqlite:/var/lib/cassy.db, SRV record _app._tcp.example.com, cassandra.yaml /etc/cassandra/cassandra.yaml"
         ],
     );
 }

@@ -127,6 +127,7 @@ fn parts(config: &ServerConfig, catalog: &Catalog, epoch: i64) -> Result<Service
         connect_timeout: SSH_CONNECT_TIMEOUT,
         slave_command_path: config.slave_command_path.as_ref().map(|path| path.display().to_string()),
         refused_address: cassy_api::refused_address,
+        command_prefix: config.ssh.command_prefix.clone(),
         own_binary: PathBuf::from("/proc/self/exe"),
     };
     let remembered = Arc::new(RememberedKeys::new(catalog.clone()));

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::server::{DEADLINE, Sshd, ssh, sshd, told, until};
 
 /// Writes its process id and its parent's (sshd's process for this connection) beside itself.
-const AGENT: &str = r#"#!/bin/sh
+pub(crate) const AGENT: &str = r#"#!/bin/sh
 [ "$1" = agent ] || exit 0
 frame() { printf "\\000\\000\\$(printf %03o $((${#1} / 256)))\\$(printf %03o $((${#1} % 256)))%s" "$1"; }
 build=$(sha256sum <"$0")
@@ -29,11 +29,11 @@ fn listing() -> Request {
     Request::ListSnapshots(DataDirectories { data_directories: Vec::new() })
 }
 
-fn hello() -> ServerHello {
+pub(crate) fn hello() -> ServerHello {
     ServerHello { job_id: "j".into(), epoch: 1, heartbeat_ms: 100, silence_ms: 5000 }
 }
 
-fn config(sshd: &Sshd) -> SshConfig {
+pub(crate) fn config(sshd: &Sshd) -> SshConfig {
     SshConfig { slave_command_path: Some(sshd.path("bin").to_str().unwrap().into()), ..sshd.config() }
 }
 

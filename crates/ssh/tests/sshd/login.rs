@@ -34,6 +34,20 @@ async fn keys_of_every_type_and_format() {
 }
 
 #[tokio::test]
+async fn an_rsa_key_signs_with_sha_2_and_never_with_sha_1() {
+    for (algorithm, accepted) in [("rsa-sha2-256", true), ("rsa-sha2-512", true), ("ssh-rsa", false)] {
+        let Some(sshd) = sshd_with(&format!("PubkeyAcceptedAlgorithms {algorithm}")).await else { return };
+        let key = keygen(sshd.dir.path(), "rsa", &["-t", "rsa", "-b", "3072", "-m", "PEM"]);
+        std::fs::copy(sshd.path("rsa.pub"), sshd.path("authorized_keys")).unwrap();
+        let result = log_in(SshConfig { private_key_path: key, ..sshd.config() }).await;
+        assert_eq!(result.is_ok(), accepted, "{algorithm}: {}", sshd.log());
+        if let Err(error) = result {
+            assert!(matches!(error, SshError::AuthenticationRefused { .. }), "{}", told(&error));
+        }
+    }
+}
+
+#[tokio::test]
 async fn keys_that_cannot_be_used() {
     let Some(sshd) = sshd().await else { return };
     for format in ["RFC4716", "PKCS8", "PEM"] {
@@ -293,6 +307,7 @@ fn config(dir: &tempfile::TempDir, port: u16) -> SshConfig {
         refused_address: |_| None,
         connect_timeout: Duration::from_secs(10),
         slave_command_path: None,
+        command_prefix: Vec::new(),
         own_binary: dir.join("cassy"),
     }
 }

@@ -4,5 +4,6 @@
 
 mod launch;
 mod login;
+mod prefix;
 mod push;
 mod server;

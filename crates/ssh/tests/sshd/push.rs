@@ -100,6 +100,31 @@ async fn only_our_own_file_is_run() {
     assert_eq!((Path::new(&path), sent), (directory.join("cassy").as_path(), false));
 }
 
+/// What Java Cassy has where `slave_command_path` may still point to.
+#[tokio::test]
+async fn scripts_of_java_cassy_stay_as_they_are_and_are_never_run() {
+    let Some(sshd) = sshd().await else { return };
+    sshd.own_binary(QUIET);
+    let directory = sshd.path("bin");
+    std::fs::create_dir(&directory).unwrap();
+    let scripts = ["cassy-backup", "cassy-restore", "cassy-downloader", "cassy-server"];
+    for script in scripts {
+        write_executable(&directory.join(script), "#!/bin/sh\ntouch \"$0.was-run\"\n");
+    }
+    let ssh = ssh(in_directory(&sshd, &directory));
+    let own = format!("cassy-{}", hash(QUIET));
+    for sent in [true, false] {
+        assert_eq!(
+            ssh.push("127.0.0.1").await.unwrap(),
+            (directory.join(&own).to_str().unwrap().to_owned(), sent)
+        );
+        let mut expected: Vec<_> =
+            scripts.iter().map(|script| (*script).to_owned()).chain([own.clone()]).collect();
+        expected.sort();
+        assert_eq!(names(&directory), expected);
+    }
+}
+
 #[tokio::test]
 async fn directories_that_others_could_use_are_passed_over() {
     let Some(sshd) = sshd().await else { return };

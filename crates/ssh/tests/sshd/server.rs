@@ -119,6 +119,7 @@ impl Sshd {
             refused_address: |_| None,
             connect_timeout: Duration::from_secs(10),
             slave_command_path: None,
+            command_prefix: Vec::new(),
             own_binary: self.path("cassy"),
         }
     }

@@ -113,7 +113,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/agent/src/upload/increment/truncated.rs",
         find: "(file.size, file.inode, file.mtime_ns, file.birth_ns)\n        == (stat.size, stat.inode, stat.mtime_ns, stat.birth_ns)",
         replace: "file.size == stat.size",
-        test: agent("upload::tests::included::what_has_another_name_in_the_manifest_goes_too"),
+        test: agent("upload::tests::included::exactly_what_the_increment_holds_goes"),
     },
     Mutation {
         name: "included-that-came-later",

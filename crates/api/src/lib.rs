@@ -17,7 +17,7 @@ mod status;
 
 pub use address::refused_address;
 pub use limits::Limits;
-pub use serve::{ServeError, serve, serve_with};
+pub use serve::{ServeError, serve};
 pub use service::{CassyService, service};
 
 /// The wire types, server and client that are generated from `proto/cassy.proto`.

@@ -35,6 +35,20 @@ pub struct Limits {
     pub shutdown_time: Duration,
 }
 
+/// More connections than this bring nothing: the requests at once are bounded anyhow.
+const CONNECTIONS: u64 = 10_000;
+/// Of the files that the process may have open, every fourth is kept for the nodes, the database and the store.
+const OTHERS: u64 = 4;
+
+impl Limits {
+    /// For a process that may have so many files open at once: as many connections as that leaves room for, so that
+    /// who asks too much is answered, and not cut off. The other limits are the default ones.
+    pub fn with_open_files(open_files: u64) -> Self {
+        let connections = (open_files - open_files / OTHERS).clamp(1, CONNECTIONS);
+        Self { connections: usize::try_from(connections).unwrap_or(usize::MAX), ..Self::default() }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -53,5 +67,19 @@ impl Default for Limits {
             ping_time: Duration::from_secs(20),
             shutdown_time: Duration::from_secs(10),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_requests_are_noticed_before_too_many_connections() {
+        let connections =
+            [0, 1_024, 4_096, 1 << 20, u64::MAX].map(|files| Limits::with_open_files(files).connections);
+        assert_eq!(connections, [1, 768, 3_072, 10_000, 10_000]);
+        let Limits { requests, reflection_streams, .. } = Limits::default();
+        assert!(requests + reflection_streams < Limits::with_open_files(1_024).connections);
     }
 }

@@ -34,18 +34,6 @@ pub async fn serve(
     listener: TcpListener,
     operations: Arc<dyn Operations>,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
-    serve_with(listener, operations, shutdown, Limits::default()).await
-}
-
-/// As [`serve`], with limits of one's own.
-///
-/// # Errors
-/// As [`serve`].
-pub async fn serve_with(
-    listener: TcpListener,
-    operations: Arc<dyn Operations>,
-    shutdown: impl Future<Output = ()>,
     limits: Limits,
 ) -> Result<(), ServeError> {
     let routes = service::routes(operations, &limits).map_err(ServeError::Descriptors)?;

@@ -198,7 +198,7 @@ impl Server {
             release: Semaphore::new(0),
         });
         let stop = CancellationToken::new();
-        let ended = tokio::spawn(cassy_api::serve_with(
+        let ended = tokio::spawn(cassy_api::serve(
             listener,
             Arc::clone(&played) as Arc<dyn Operations>,
             stop.clone().cancelled_owned(),

@@ -80,11 +80,7 @@ fn neither(address: &str, directly: &JmxError, relayed: NodeError) -> NodeError 
 }
 
 /// Several nodes may share a machine, and so its loopback: who answers says which of them it is.
-async fn check_node(
-    session: &mut NodeSession,
-    address: &str,
-    addresses: &[IpAddr],
-) -> Result<(), NodeError> {
+async fn check_node(session: &mut NodeSession, address: &str, addresses: &[IpAddr]) -> Result<(), NodeError> {
     let asked = async {
         let ring = session.endpoint_to_host_id().await?;
         Ok::<_, JmxError>((ring, session.local_host_id().await?))

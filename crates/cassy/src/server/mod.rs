@@ -8,6 +8,7 @@ mod host_keys;
 mod jmx;
 mod lease;
 mod nodes;
+mod open_files;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cassy_agent_protocol::StoreGrant;
+use cassy_api::Limits;
 use cassy_catalog::Catalog;
 use cassy_control::{ServiceParts, SystemClock, Tenure, chain};
 use cassy_ssh::{Ssh, SshConfig};
@@ -89,6 +91,7 @@ pub(crate) fn run(config: ServerConfig) -> ExitCode {
 }
 
 async fn serve(config: ServerConfig) -> Result<(), ServerError> {
+    let limits = Limits::with_open_files(open_files::raise());
     let address = SocketAddr::new(config.listen_address, config.port);
     let bound = TcpListener::bind(address).await;
     let listener = bound.map_err(|source| ServerError::Bind { address, source })?;
@@ -102,7 +105,7 @@ async fn serve(config: ServerConfig) -> Result<(), ServerError> {
         );
     }
     let tenure = Tenure::begin(parts, lease).await.map_err(ServerError::Jobs)?;
-    tracing::info!(%address, "serving gRPC");
+    tracing::info!(%address, connections = limits.connections, "serving gRPC");
     let stop = async {
         tokio::select! {
             () = told_to_stop() => {}
@@ -110,7 +113,7 @@ async fn serve(config: ServerConfig) -> Result<(), ServerError> {
         }
     };
     let operations: Arc<dyn cassy_control::Operations> = tenure.clone();
-    let served = cassy_api::serve(listener, operations, stop).await;
+    let served = cassy_api::serve(listener, operations, stop, limits).await;
     tenure.end().await.map_err(|lost| ServerError::Lease(lease::LeaseProblem::Lost(lost)))?;
     served.map_err(ServerError::Serve)
 }

@@ -102,6 +102,15 @@ fn lock(directory: &std::path::Path, wait_ms: u64) -> Request {
 }
 
 #[tokio::test]
+async fn a_second_hello_ends_the_agent() {
+    let mut server = Server::greeted(60_000).await;
+    let hello = ServerHello { job_id: "other".to_owned(), epoch: 2, heartbeat_ms: 20, silence_ms: 60_000 };
+    server.send(&ToAgent::Hello(hello)).await;
+    let error = server.ended().await.expect_err("one server has one job");
+    assert!(matches!(error, AgentLoopError::Unexpected { what: "a second hello" }), "{error:?}");
+}
+
+#[tokio::test]
 async fn it_greets_works_and_ends_with_its_input() {
     let mut server = Server::greeted(60_000).await;
     let node = tempfile::tempdir().unwrap();

@@ -307,6 +307,8 @@ pub struct RestoreRequest {
     pub host_id: HostId,
     /// The address that the data goes to.
     pub target: String,
+    /// The target takes the place of a node of another address, which is gone.
+    pub replaces: bool,
     /// `cassandra.yaml`, by key; else the path recorded in the manifest, else the packages' defaults.
     pub cassandra_yaml: Option<String>,
     /// The name of the staging directory in each data directory: `node-backup` or `cluster-backup`.

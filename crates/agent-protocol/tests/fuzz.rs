@@ -80,6 +80,7 @@ fn requests() -> Vec<Request> {
         backup_id: BACKUP.parse().unwrap(),
         manifest,
         host_id: HOST.parse().unwrap(),
+        replaces: false,
         target: "10.0.0.1".into(),
         cassandra_yaml: None,
         staging: "node-backup".into(),

@@ -3,7 +3,7 @@
 //! A listing that can match nothing (an id of unknown form) is `None` and answered with an empty list, as users of the
 //! Java implementation expect. What later versions bring is refused last, when all arguments are known to be right.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cassy_control::{
     BackupRequest, BackupType, ClusterSelector, HistorySelector, OperationError, OperationErrorKind,
@@ -77,7 +77,9 @@ pub(crate) fn backup(request: proto::BackupRequest) -> Result<BackupRequest, Ope
         BackupType::Cluster => {
             Err(later("backup_type 1 (cluster snapshot)", "backup_type 2 (node snapshot)"))
         }
-        BackupType::Node | BackupType::Incremental => Ok(BackupRequest { cluster_id, target_ips, snapshot_id, backup_type }),
+        BackupType::Node | BackupType::Incremental => {
+            Ok(BackupRequest { cluster_id, target_ips, snapshot_id, backup_type })
+        }
     }
 }
 
@@ -91,10 +93,11 @@ pub(crate) fn restore(request: proto::RestoreRequest) -> Result<RestoreRequest, 
     };
     let snapshot_id = required_uuid(&snapshot_id)?;
     let snapshot_only = request.snapshot_only || request.snapshot_only_alias;
+    let source_of = source_of(request.source_of)?;
     match restore_type {
         RestoreType::Cluster => Err(later("restore_type 1 (cluster)", "restore_type 2 (node)")),
         RestoreType::Node => {
-            Ok(RestoreRequest { cluster_id, target_ips, snapshot_id, restore_type, snapshot_only })
+            Ok(RestoreRequest { cluster_id, target_ips, snapshot_id, restore_type, snapshot_only, source_of })
         }
     }
 }
@@ -166,6 +169,28 @@ fn target_ip(text: &str, seen: &mut HashSet<String>) -> Result<String, Operation
         return Err(invalid(format!("target_ips names {address} more than once")));
     }
     Ok(address)
+}
+
+fn source_of(texts: HashMap<String, String>) -> Result<BTreeMap<String, String>, OperationError> {
+    if texts.len() > TARGETS {
+        let count = texts.len();
+        return Err(invalid(format!("source_of holds {count} entries; at most {TARGETS} are allowed")));
+    }
+    let hint =
+        "Name an IP address for each target, and the IP address or the host id that it had in the backup.";
+    let wrong = |what: &str, text: &str| {
+        invalid(format!("source_of holds {}, which is not {what}", shown(text))).hint(hint)
+    };
+    let mut sources = BTreeMap::new();
+    for (target, source) in texts {
+        let address = usual_ip(&target).ok_or_else(|| wrong("an IP address", &target))?;
+        let usual = usual_ip(&source).or_else(|| usual_uuid(&source));
+        let usual = usual.ok_or_else(|| wrong("an IP address or a host id", &source))?;
+        if sources.insert(address.clone(), usual).is_some() {
+            return Err(invalid(format!("source_of names {address} more than once")).hint(hint));
+        }
+    }
+    Ok(sources)
 }
 
 fn backup_type(number: u32) -> Result<BackupType, OperationError> {

@@ -1,5 +1,7 @@
 //! What the public interface can ask for: requests and answers in our own terms, free of any wire format.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 
 /// The operations behind gRPC (and later REST and the GUI). A future of these may be dropped at any instant:
@@ -92,6 +94,8 @@ pub struct RestoreRequest {
     pub snapshot_id: String,
     pub restore_type: RestoreType,
     pub snapshot_only: bool,
+    /// Target address -> address or host id of the backed-up node that it takes the place of.
+    pub source_of: BTreeMap<String, String>,
 }
 
 /// The numbers are those of the wire and of the database.

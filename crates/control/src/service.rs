@@ -1,6 +1,7 @@
 //! The operations: checks a request, makes the job, waits for its first answer.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -301,6 +302,41 @@ impl Service {
         Ok((nodes, notes))
     }
 
+    /// Two nodes of one host id end each other: a node whose place is taken has to be gone, by its own word and by
+    /// that of the ring, as far as anybody answers.
+    async fn refuse_replaced_that_live(
+        &self,
+        registered: Vec<String>,
+        request: &RestoreRequest,
+        nodes: &Nodes<RestoreNode>,
+    ) -> Result<(), OperationError> {
+        let replaced: Vec<_> =
+            nodes.values().filter_map(|node| Some((node.replaces.as_deref()?, node.host_id))).collect();
+        if replaced.is_empty() {
+            return Ok(());
+        }
+        // Only whom the registration or the request names is asked.
+        let named = request.source_of.values().filter(|source| source.parse::<IpAddr>().is_ok()).cloned();
+        let asked: BTreeSet<String> = registered.into_iter().chain(named).collect();
+        let asked: Vec<_> = asked.into_iter().filter(|address| !nodes.contains_key(address)).collect();
+        let answers = asked.iter().map(|address| registration::describe(&*self.parts.access, address));
+        let answers = futures::stream::iter(answers.collect::<Vec<_>>()).buffer_unordered(LOOKS_AT_ONCE);
+        let answers: Vec<NodeDescription> =
+            answers.filter_map(|answer| async move { answer.ok() }).collect().await;
+        for (address, host_id) in replaced {
+            let by_itself = answers.iter().any(|node| node.host_id == host_id);
+            let by_ring = answers.iter().any(|node| node.live.iter().any(|live| live == address));
+            if by_itself || by_ring {
+                let message =
+                    format!("{address} (host id {host_id}) is alive, and its place cannot be taken");
+                return Err(precondition(message).hint(
+                    "stop it for good and wait until the other nodes have noticed (nodetool status: DN)",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// What the database says of a backup.
     async fn history_of(
         &self,
@@ -429,8 +465,10 @@ impl Operations for Service {
         let row = self.cluster(&request.cluster_id).await?;
         let cluster_id = cluster_id(&request.cluster_id)?;
         let manifest = self.backup_manifest(&cluster_id, &request.snapshot_id).await?;
+        let registered = row.target_ips.clone();
         let known = self.known_addresses(row, &cluster_id, &request.snapshot_id).await?;
-        let mut nodes = targets::of_restore(&request.target_ips, &manifest, &known)?;
+        let mut nodes = targets::of_restore(&request, &manifest, &known)?;
+        self.refuse_replaced_that_live(registered, &request, &nodes).await?;
         let mut notes = Vec::new();
         if !request.snapshot_only {
             (nodes, notes) = self.with_increments(&cluster_id, manifest.backup_id, nodes).await?;

@@ -1,6 +1,6 @@
 //! Which nodes a request is about.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cassy_agent_protocol::ParentManifest;
@@ -9,7 +9,7 @@ use cassy_backup_format::{ClusterManifest, NodeManifestRef};
 use crate::job::Nodes;
 use crate::job::restore::RestoreNode;
 use crate::nodes::NodeDescription;
-use crate::operations::{OperationError, OperationErrorKind};
+use crate::operations::{OperationError, OperationErrorKind, RestoreRequest};
 use crate::service::{invalid, precondition};
 
 /// All that are asked for, or the ring of the moment; every one of them alive.
@@ -78,31 +78,39 @@ pub(crate) fn of_increment(
 /// Checked against the backup, never against the ring: a stopped node cannot be asked. What lies in a store is data
 /// of somebody else, so an address that it alone names is never gone to: the request or the database name it too.
 pub(crate) fn of_restore(
-    asked: &[String],
+    request: &RestoreRequest,
     manifest: &ClusterManifest,
     known: &BTreeSet<String>,
 ) -> Result<Nodes<RestoreNode>, OperationError> {
-    let asked: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
+    let asked: BTreeSet<&str> = request.target_ips.iter().map(String::as_str).collect();
+    let places = Places::new(request, manifest)?;
     let wanted = |address: &str| asked.is_empty() || asked.contains(address);
-    let missing: Vec<_> = manifest.missing.iter().filter(|node| wanted(&node.address)).collect();
+    let missing = manifest.missing.iter().filter(|node| wanted(places.of(&node.address)));
+    let missing: Vec<_> = missing.map(|node| format!("{}: {}", node.address, node.reason)).collect();
     if !missing.is_empty() {
-        let why: Vec<_> = missing.iter().map(|node| format!("{}: {}", node.address, node.reason)).collect();
-        return Err(precondition(format!("the backup {} lacks {}", manifest.backup_id, why.join("; ")))
+        return Err(precondition(format!("the backup {} lacks {}", manifest.backup_id, missing.join("; ")))
             .hint("name the other nodes in target_ips, or choose another backup"));
     }
-    let nodes: Nodes<RestoreNode> = manifest
-        .nodes
-        .iter()
-        .filter(|node| wanted(&node.address))
-        .map(|node| (node.address.clone(), Arc::new(part(manifest, node))))
-        .collect();
+    let mut nodes: Nodes<RestoreNode> = Nodes::new();
+    for node in manifest.nodes.iter().filter(|node| wanted(places.of(&node.address))) {
+        let target = places.of(&node.address);
+        if nodes.insert(target.to_owned(), Arc::new(part(manifest, node, target))).is_some() {
+            let message = format!("{target} would get the data of two nodes");
+            return Err(invalid(message).hint("say in source_of where each of them goes, or name target_ips"));
+        }
+    }
     let absent: Vec<_> = asked.iter().copied().filter(|a| !nodes.contains_key(*a)).collect();
     if !absent.is_empty() {
         let message = format!("not part of the backup {}: {}", manifest.backup_id, absent.join(", "));
         let members: Vec<_> = manifest.nodes.iter().map(|n| n.address.clone()).collect();
-        return Err(invalid(message).hint(format!("it holds {}", members.join(", "))));
+        return Err(invalid(message).hint(format!(
+            "it holds {}; for a node that has another address now, say in source_of which of these it was",
+            members.join(", ")
+        )));
     }
-    let named = |address: &str| asked.contains(address) || known.contains(address);
+    let named = |address: &str| {
+        asked.contains(address) || known.contains(address) || request.source_of.contains_key(address)
+    };
     let strangers: Vec<_> = nodes.keys().filter(|address| !named(address)).cloned().collect();
     if !strangers.is_empty() {
         let message = format!(
@@ -118,8 +126,50 @@ pub(crate) fn of_restore(
     Ok(nodes)
 }
 
-fn part(manifest: &ClusterManifest, node: &NodeManifestRef) -> RestoreNode {
+/// Where the data of the backed-up nodes goes: to their own addresses, but for those that `source_of` names.
+struct Places<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Places<'a> {
+    fn new(request: &'a RestoreRequest, manifest: &'a ClusterManifest) -> Result<Self, OperationError> {
+        let mut places = BTreeMap::new();
+        for (target, source) in &request.source_of {
+            if !(request.target_ips.is_empty() || request.target_ips.contains(target)) {
+                return Err(invalid(format!("source_of names {target}, and target_ips does not"))
+                    .hint("name it in both, or leave target_ips empty"));
+            }
+            let is_source =
+                |node: &&NodeManifestRef| node.address == *source || node.host_id.to_string() == *source;
+            let Some(node) = manifest.nodes.iter().find(is_source) else {
+                let members: Vec<_> = manifest.nodes.iter().map(|n| n.address.clone()).collect();
+                let message = format!("the backup {} does not hold {source}", manifest.backup_id);
+                return Err(invalid(message).hint(format!("it holds {}", members.join(", "))));
+            };
+            if let Some(other) = places.insert(node.address.as_str(), target.as_str()) {
+                let message = format!("source_of sends {} to both {other} and {target}", node.address);
+                return Err(invalid(message).hint("two nodes of one host id end each other: choose one"));
+            }
+        }
+        Ok(Self(places))
+    }
+
+    fn of<'b>(&self, address: &'b str) -> &'b str
+    where
+        'a: 'b,
+    {
+        self.0.get(address).copied().unwrap_or(address)
+    }
+}
+
+fn part(manifest: &ClusterManifest, node: &NodeManifestRef, target: &str) -> RestoreNode {
     let parent =
         ParentManifest { key: node.key.clone(), backup_id: manifest.backup_id, blake3: node.blake3.clone() };
-    RestoreNode { host_id: node.host_id, manifest: parent, plan: None, restored: None, failure: None }
+    let replaces = (node.address != target).then(|| node.address.clone());
+    RestoreNode {
+        host_id: node.host_id,
+        replaces,
+        manifest: parent,
+        plan: None,
+        restored: None,
+        failure: None,
+    }
 }

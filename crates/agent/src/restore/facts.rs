@@ -16,6 +16,8 @@ pub(crate) struct Facts {
     /// The name of the staging directory.
     pub(crate) staging: String,
     pub(crate) target: Target,
+    /// It takes the place of a node of another address.
+    pub(crate) replaces: bool,
     /// Empty when the target has no data directory, or one that is not looked at.
     pub(crate) roots: Vec<Root>,
     /// Commit log, hints, saved caches and cdc directories.

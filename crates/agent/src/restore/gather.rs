@@ -40,6 +40,7 @@ pub(crate) fn gather(
         staging: request.staging.clone(),
         roots: Vec::new(),
         sides: Vec::new(),
+        replaces: request.replaces,
         daemons: daemons(machine, &target),
         listeners,
         agent: agent(machine),
@@ -72,7 +73,7 @@ fn backup(manifest: &Manifest) -> Backup {
         tokens: header.tokens.len(),
         address: header.address.clone(),
         configuration: header.configuration.clone(),
-        files: manifest.footer.files,
+        files: manifest.files,
         counters: schema::has_counters(&header.schema),
         gc_grace_seconds: schema::smallest_gc_grace_seconds(&header.schema),
     }
@@ -329,7 +330,7 @@ fn take_inventory(
             }
         }
     }
-    Ok(everything && nothing_else && manifest.footer.files > 0)
+    Ok(everything && nothing_else && manifest.files > 0)
 }
 
 /// The files that are there, each by a fingerprint of root, path below it and size, as there may be very many.

@@ -6,7 +6,7 @@ use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::RestoreRequest;
-use cassy_backup_format::{BackupKind, Footer, Header, Keys, ManifestReader, ObjectKey, SstableEntry};
+use cassy_backup_format::{Header, Keys, ManifestReader, ObjectKey, SstableEntry};
 use cassy_sstable::{ComponentName, SstableName, TableDirectory, is_index_directory, is_plain_name};
 use cassy_store::Store;
 use futures::TryStreamExt;
@@ -19,13 +19,21 @@ use crate::context::Context;
 /// No manifest is larger; the nodes' spool directories are often small.
 const LIMIT_BYTES: u64 = 4 << 30;
 
+/// What a node knows of the other nodes, by their addresses and its own. A node of a new address learns it again.
+const PEERS: [&str; 4] = ["peers", "peers_v2", "peer_events", "peer_events_v2"];
+
 /// A node manifest that has been read to its end once: what it says holds together.
 #[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     path: PathBuf,
     key: ObjectKey,
     pub(crate) header: Header,
-    pub(crate) footer: Footer,
+    /// Files to put back.
+    pub(crate) files: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// What it holds of other nodes is left out.
+    without_peers: bool,
 }
 
 impl Manifest {
@@ -50,11 +58,16 @@ impl Manifest {
         let refused = |reason| RestoreError::Refused { key: key.clone(), reason };
         check_header(request, lines.header()).map_err(refused)?;
         let keys = Keys::new(request.cluster_id.clone()).map_err(|error| refused(error.to_string()))?;
+        let (mut files, mut bytes) = (0u64, 0u64);
         for entry in &mut lines {
             let entry = entry.map_err(invalid)?;
             check_entry(&entry, &keys, request).map_err(refused)?;
+            if !(request.replaces && is_of_peers(&entry)) {
+                files += entry.files.len() as u64;
+                bytes = entry.files.iter().fold(bytes, |sum, file| sum.saturating_add(file.size));
+            }
         }
-        let Some(footer) = lines.footer().cloned() else {
+        let Some(footer) = lines.footer() else {
             return Err(refused("it ended without a footer".to_owned()));
         };
         if footer.corrupt > 0 {
@@ -62,16 +75,17 @@ impl Manifest {
             return Err(refused(reason));
         }
         let header = lines.header().clone();
-        Ok(Self { path, key, header, footer })
+        Ok(Self { path, key, header, files, bytes, without_peers: request.replaces })
     }
 
-    /// Its SSTables, in the manifest's order.
+    /// The SSTables to put back, in the manifest's order.
     pub(crate) fn entries(
         &self,
     ) -> Result<impl Iterator<Item = Result<SstableEntry, RestoreError>>, RestoreError> {
         let key = self.key.clone();
-        let lines = open(&self.path, &key)?;
+        let (lines, without_peers) = (open(&self.path, &key)?, self.without_peers);
         Ok(lines
+            .filter(move |entry| !(without_peers && entry.as_ref().is_ok_and(is_of_peers)))
             .map(move |entry| entry.map_err(|source| RestoreError::Manifest { key: key.clone(), source })))
     }
 
@@ -79,6 +93,10 @@ impl Manifest {
     pub(crate) fn refuse(&self, reason: String) -> RestoreError {
         RestoreError::Refused { key: self.key.clone(), reason }
     }
+}
+
+fn is_of_peers(entry: &SstableEntry) -> bool {
+    entry.table.keyspace == "system" && PEERS.contains(&entry.table.table.as_str())
 }
 
 fn open(path: &Path, key: &ObjectKey) -> Result<ManifestReader<BufReader<File>>, RestoreError> {
@@ -121,12 +139,10 @@ fn check_header(request: &RestoreRequest, header: &Header) -> Result<(), String>
             return Err(format!("it is of {what} {found:?} and not of {wanted:?}"));
         }
     }
-    if header.kind == BackupKind::Incremental {
-        return Err("it is of an increment, which cannot be restored without what it continues".to_owned());
-    }
-    if request.backup_id != request.manifest.backup_id {
-        let (asked, named) = (request.backup_id, request.manifest.backup_id);
-        return Err(format!("it is of backup {named}, and the restore is of {asked}"));
+    // An increment is whole by itself, and goes by the id of its base.
+    let of = header.base.unwrap_or(header.backup_id);
+    if request.backup_id != of {
+        return Err(format!("it is of backup {of}, and the restore is of {}", request.backup_id));
     }
     Ok(())
 }

@@ -116,8 +116,7 @@ async fn run_counted(
     }
     let (context, known, whole) = (context.clone(), Arc::clone(&facts), Arc::clone(&manifest));
     on_thread(move || finish(&begun, &context, &known, &whole, &layout)).await?;
-    let footer = &manifest.footer;
-    Ok(RestoreSummary { files: footer.files, bytes: footer.bytes, notes: plan::notes(&facts) })
+    Ok(RestoreSummary { files: manifest.files, bytes: manifest.bytes, notes: plan::notes(&facts) })
 }
 
 /// A restore that was complete is only looked at: its files are proven, and leftovers removed.

@@ -67,9 +67,10 @@ fn address(facts: &Facts, known: &Known, findings: &mut Vec<String>) {
     let (was, is) = (facts.backup.address.parse::<IpAddr>(), known.address.parse::<IpAddr>());
     if let (Ok(was), Ok(is)) = (was, is)
         && was.to_canonical() != is.to_canonical()
+        && !facts.replaces
     {
         findings.push(format!(
-            "the backup is of {was}, and this is {is}; a node's data goes back to its own address only"
+            "the backup is of {was}, and this is {is}; if this node takes the place of that one, say so with source_of"
         ));
     }
 }
@@ -225,8 +226,8 @@ fn staging(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
     match &root.staging {
         Staging::Clean | Staging::Ours => {}
         Staging::Other { backup_id } => findings.push(format!(
-            "a restore of backup {backup_id} into {} is incomplete ({staging}); restore that backup again to finish it, or give it up: \
-             remove {staging} and everything else in the data directory",
+            "a restore of backup {backup_id} into {} is incomplete ({staging}); restore that backup again to finish it, with \
+             snapshot_only as it was then, or give it up: remove {staging} and everything else in the data directory",
             root.path.display()
         )),
         Staging::Foreign { what } => findings.push(format!(
@@ -395,6 +396,15 @@ pub(crate) fn notes(facts: &Facts) -> Vec<String> {
     } else {
         format!("{version}; where other replicas were written to since the backup, run nodetool repair -full")
     }];
+    if facts.replaces {
+        notes.insert(
+            0,
+            format!(
+                "the node takes the place of {}, host id and tokens included: that one must never start again",
+                facts.backup.address
+            ),
+        );
+    }
     age(facts, &mut notes);
     notes
 }

@@ -309,7 +309,7 @@ impl Stager {
     }
 
     fn report(&self) {
-        let total = &self.manifest.footer;
+        let total = &self.manifest;
         self.context.progress.set(Progress {
             bytes_done: self.done.bytes.load(Ordering::Relaxed).min(total.bytes),
             bytes_total: total.bytes,

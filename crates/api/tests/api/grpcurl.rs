@@ -115,6 +115,9 @@ async fn list_and_describe() {
               bool snapshot_only = 5;
               // The same as snapshot_only, under the name that command lines use. One of the two set is enough.
               bool snapshot_only_alias = 105 [json_name = "snapshot-only"];
+              // For nodes that come back under another address: the IP address of the target, and the IP address or the host id
+              // that the node had in the backup. That node must be gone for good.
+              map<string, string> source_of = 106;
             }
         "#]])
         .await;

@@ -63,6 +63,8 @@ pub struct RestoreJob {
 pub struct RestoreNode {
     /// Whose data it is.
     pub host_id: HostId,
+    /// The address of that node, when the target has another one and takes its place.
+    pub replaces: Option<String>,
     /// The node manifest.
     pub manifest: ParentManifest,
     /// What the node says would be done.

@@ -89,6 +89,7 @@ impl RestorePerformer {
             manifest: node.manifest.clone(),
             host_id: node.host_id,
             target: target.to_owned(),
+            replaces: node.replaces.is_some(),
             cassandra_yaml: self.cassandra_yaml.clone(),
             staging: STAGING.to_owned(),
         })

@@ -65,6 +65,8 @@ pub(crate) struct Ring {
     pub(crate) corrupt: Mutex<Vec<String>>,
     /// The manifests of the plans of restores.
     pub(crate) planned: Mutex<Vec<String>>,
+    /// The targets of those that take another node's place.
+    pub(crate) replaced: Mutex<Vec<String>>,
     pub(crate) reached: Notify,
     healed: Notify,
     pub(crate) store: Mutex<Option<Arc<dyn Store>>>,
@@ -184,6 +186,7 @@ impl Agent for FakeAgent {
             }
             Request::PlanRestore(plan) => {
                 self.0.planned.lock().unwrap().push(plan.manifest.key.to_string());
+                self.0.replaced.lock().unwrap().extend(plan.replaces.then_some(plan.target));
                 Reply::Planned(RestorePlan {
                     findings: self.0.findings.lock().unwrap().clone(),
                     data_directories: vec!["/data".to_owned()],
@@ -430,6 +433,7 @@ pub(crate) fn restore(cluster_id: &str, snapshot_id: &str) -> RestoreRequest {
         snapshot_id: snapshot_id.to_owned(),
         restore_type: RestoreType::Node,
         snapshot_only: false,
+        source_of: BTreeMap::new(),
     }
 }
 

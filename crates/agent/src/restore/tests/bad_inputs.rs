@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 
-use cassy_backup_format::{BackupId, HostId, ParentRef};
+use cassy_backup_format::{BackupId, BackupKind, HostId, ParentRef};
 
 use super::super::error::RestoreError;
 use super::super::facts::Target;
@@ -141,6 +141,24 @@ async fn a_parent_that_is_missing_or_the_backup_itself_is_not_needed() {
         node.run(&backup.request(&node).await).await.unwrap();
         assert_eq!(node.files(), backup.files);
     }
+}
+
+/// The increment's own manifest is whole; nothing of what it continues is looked at.
+#[tokio::test]
+async fn an_increment_is_restored_without_its_parents_and_only_for_its_base() {
+    let (mut backup, node) = one_sstable().await;
+    let base = BackupId::at(7);
+    (backup.header.kind, backup.header.base) = (BackupKind::Incremental, Some(base));
+    backup.header.parent = Some(ParentRef {
+        key: backup.keys().node_manifest(&backup.header.host_id, &base),
+        backup_id: base,
+        blake3: "0".repeat(64),
+    });
+    assert!(refused(&backup, &node).await.contains(&format!("it is of backup {base}")));
+    let mut request = backup.request(&node).await;
+    request.backup_id = base;
+    node.run(&request).await.unwrap();
+    assert_eq!(node.files(), backup.files);
 }
 
 #[tokio::test]

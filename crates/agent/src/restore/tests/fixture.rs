@@ -198,6 +198,7 @@ impl Backup {
             backup_id: self.header.backup_id,
             manifest: ParentManifest { key, backup_id: self.header.backup_id, blake3: blake3_hex(manifest) },
             host_id: self.header.host_id,
+            replaces: false,
             target: "127.0.0.1".to_owned(),
             cassandra_yaml: Some(node.path("conf/cassandra.yaml").to_str().unwrap().to_owned()),
             staging: "node-backup".to_owned(),

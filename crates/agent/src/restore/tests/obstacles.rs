@@ -8,7 +8,7 @@ use cassy_agent_protocol::{RestorePlan, RestoreRequest};
 use super::super::error::RestoreError;
 use super::super::facts::Facts;
 use super::super::{gather, manifest::Manifest, plan};
-use super::fixture::{Backup, Node};
+use super::fixture::{Backup, Node, table};
 use crate::context::Context;
 
 async fn facts(node: &Node, backup: &Backup, request: &RestoreRequest) -> Facts {
@@ -219,7 +219,25 @@ async fn a_nodes_data_goes_back_to_its_own_address() {
     request.target = "10.0.0.9".to_owned();
     let plan =
         super::super::plan(&Context::default(), &node.machine, &request, &node.path("spool")).await.unwrap();
-    has(&plan.findings, &["the backup is of 127.0.0.1, and this is 10.0.0.9"]);
+    has(&plan.findings, &["the backup is of 127.0.0.1, and this is 10.0.0.9", "source_of"]);
+}
+
+/// What it knew of the others, and they of it, was by addresses.
+#[tokio::test]
+async fn a_node_that_takes_anothers_place_gets_all_but_the_peers() {
+    let (mut backup, node) = (Backup::whole().await, Node::new());
+    let expected = backup.files.clone();
+    for (number, table_name) in (20..).zip(["peers", "peers_v2", "peer_events", "peer_events_v2"]) {
+        backup.sstable(&table("system", table_name, number), None, "nb-1-big", 0, b"peers").await;
+    }
+    let mut request = backup.request(&node).await;
+    (request.target, request.replaces) = ("10.0.0.9".to_owned(), true);
+    let summary = node.run(&request).await.unwrap();
+    assert_eq!(node.files(), expected);
+    let count: usize = expected.iter().map(|files| files.len()).sum();
+    assert_eq!(summary.files, count as u64);
+    assert!(summary.notes[0].contains("takes the place of 127.0.0.1"), "{:?}", summary.notes);
+    node.run(&request).await.unwrap();
 }
 
 #[tokio::test]

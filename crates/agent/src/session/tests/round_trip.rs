@@ -78,6 +78,7 @@ fn restore(sent: &UploadRequest, summary: &UploadSummary, yaml: &Path) -> Restor
             blake3: summary.blake3.clone(),
         },
         host_id: sent.host_id,
+        replaces: false,
         target: ADDRESS.to_owned(),
         cassandra_yaml: Some(yaml.to_str().unwrap().to_owned()),
         staging: "node-backup".to_owned(),

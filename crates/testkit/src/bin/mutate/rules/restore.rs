@@ -132,6 +132,22 @@ pub(super) const RULES: &[Mutation] = &[
         test: agent("restore::tests::obstacles::a_nodes_data_goes_back_to_its_own_address"),
     },
     Mutation {
+        name: "peers-to-another-address",
+        removed: "a node that takes another's place gets nothing of the peers",
+        file: "crates/agent/src/restore/manifest.rs",
+        find: "!(without_peers && ",
+        replace: "!(false && without_peers && ",
+        test: agent("restore::tests::obstacles::a_node_that_takes_anothers_place_gets_all_but_the_peers"),
+    },
+    Mutation {
+        name: "place-of-a-living-node",
+        removed: "the place of a node that is alive is not taken",
+        file: "crates/control/src/service.rs",
+        find: "if by_itself || by_ring {",
+        replace: "if false && (by_itself || by_ring) {",
+        test: beside("cassy-control", "restore_targets", "the_place_of_a_living_node_is_not_taken"),
+    },
+    Mutation {
         name: "no-room",
         removed: "there has to be room on every file system",
         file: PLAN,

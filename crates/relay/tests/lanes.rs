@@ -46,7 +46,7 @@ async fn bytes_of_many_lanes_arrive_in_order_whatever_their_number() {
     for connection in 1..=3_u8 {
         let (near, far) = (opened(&mut here, connection.into()), opened(&mut there, connection.into()));
         let sent: Vec<u8> =
-            (0..4 * WINDOW_PIECES * PIECE_BYTES).map(|at| (at % 251) as u8 ^ connection).collect();
+            (0..=250).cycle().map(|at: u8| at ^ connection).take(4 * WINDOW_PIECES * PIECE_BYTES).collect();
         work.spawn(async move {
             let ((mut from, mut to), mut got) = (tokio::io::split(near), vec![0; sent.len()]);
             // An echo at the other end.
@@ -167,7 +167,7 @@ async fn there_are_only_so_many_lanes_and_one_that_ended_makes_room() {
     assert!(matches!(next(&mut queue).await, (_, RelayFrame::Closed { .. })));
     timeout(LONG, async {
         while !lanes.has_room() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     })
     .await

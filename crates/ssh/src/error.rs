@@ -288,9 +288,9 @@ pub enum SshError {
         /// The node.
         node: Endpoint,
         /// Who logged in.
-        user: String,
+        user: Box<str>,
         /// The words of the prefix.
-        prefix: Vec<String>,
+        prefix: Box<[String]>,
         /// The agent's path on the node.
         path: String,
         /// What is wrong.

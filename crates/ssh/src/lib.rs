@@ -160,7 +160,7 @@ impl Ssh {
                 return Err(SshError::Launch { node, path, reason: error.told() });
             }
             Err(error) => {
-                let (user, prefix) = (self.config.user.clone(), prefix.clone());
+                let (user, prefix) = (self.config.user.as_str().into(), prefix.as_slice().into());
                 return Err(SshError::Prefix { node, user, prefix, path, reason: error.told() });
             }
         };

@@ -393,7 +393,7 @@ async fn a_connection_that_breaks_says_so_after_what_had_come() {
 async fn a_connection_that_nobody_wants_any_more_is_closed_and_makes_room() {
     let (handle, mut agent) = pair().await;
     let mut streams = Vec::new();
-    for port in 0..CONNECTIONS_LIMIT as u16 {
+    for port in (0_u16..).take(CONNECTIONS_LIMIT) {
         streams.push(dialled(&handle, &mut agent, port).await.0);
     }
     let error = handle.dial(99).await.unwrap_err();

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use cassy_api::proto;
-use cassy_catalog::{Catalog, ClusterRow, JobKind, MetadataUrl, NewJob, NodeRow, SERVER_LEASE};
+use cassy_catalog::{Catalog, ClusterRow, JobKind, JobPart, MetadataUrl, NewJob, NodeRow, SERVER_LEASE};
 use cassy_testkit::{Doing, Failure, RecordedNode, Recording, World};
 use tokio::net::TcpListener;
 use tonic::Code;
@@ -283,6 +283,7 @@ async fn plant(file: &Path) {
             snapshot_id: text.to_owned(),
             stage: text.to_owned(),
             state_json: format!("{{\"stage\":{text:?}"),
+            parts: vec![JobPart { name: text.to_owned(), state_json: text.to_owned() }],
             created_at: -number,
             rows: vec![NodeRow { target_ip: text.to_owned(), status: 255, message: text.to_owned() }],
         };

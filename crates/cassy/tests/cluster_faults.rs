@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use cassy_api::proto::OperationStatus;
 use cassy_testkit::dataset::{self, Fingerprints};
-use cassy_testkit::{Cluster, Consistency, Failure, Outcomes, Probe, ProcessId, wait_for};
+use cassy_testkit::{Cluster, Consistency, Failure, Outcomes, Probe, ProcessId, catch, wait_for};
 
 use clusters::{
     Agents, Kept, SPREAD, Watch, assert_completed, back_up, files_are_back, fingerprints, is_locked,
     manifest_exists, nothing_of_ours_is_left, thaw, write,
 };
 
+/// From the request until the node stages; a restore that has ended before anybody looked is tried again.
+const TO_BE_CAUGHT: Duration = Duration::from_secs(10);
 /// Of a job that is to be caught in the middle, as a busy machine may look too late.
 const TRIES: usize = 10;
 const LIMIT: Duration = Duration::from_secs(120);
@@ -173,12 +175,21 @@ impl Scene {
             let node = &mut self.cluster.nodes[VICTIM];
             node.cassandra.kill();
             node.cassandra.wipe()?;
-            let targets = [node.address()];
-            self.cluster.server.begin_restore(&self.id, &kept.snapshot, &targets).await?;
-            let agents = self.victim.freeze().await?;
-            let data = self.cluster.nodes[VICTIM].cassandra.data_directories();
-            let under_way = data.iter().any(|directory| directory.join("node-backup").exists());
-            if under_way && !agents.is_empty() {
+            let (targets, data) = ([node.address()], node.cassandra.data_directories());
+            let under_way = || data.iter().any(|directory| directory.join("node-backup").exists());
+            let begun = self.cluster.server.begin_restore(&self.id, &kept.snapshot, &targets);
+            let caught = async {
+                let staging = async || match under_way() {
+                    true => Probe::Ready(()),
+                    false => Probe::NotYet("no staging directory".to_owned()),
+                };
+                catch("the restore stages", TO_BE_CAUGHT, staging).await?;
+                self.victim.freeze().await
+            };
+            let (begun, caught) = tokio::join!(begun, caught);
+            begun?;
+            let agents = caught.unwrap_or_default();
+            if under_way() && !agents.is_empty() {
                 return Ok(agents);
             }
             thaw(&agents);

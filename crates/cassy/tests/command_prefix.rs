@@ -1,6 +1,8 @@
 //! Agents that run as another user than the one who logs in: what that user may not read refuses a backup before
 //! anything is touched; what he may read is backed up as himself.
 
+#![allow(clippy::print_stdout, reason = "says what was left out")]
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -71,8 +73,10 @@ async fn what_the_agents_user_cannot_read_refuses_a_backup_before_anything_is_to
             .file_name(),
     );
     let file = fs::read_dir(&table).doing(|| "list the table")?.flatten().map(|entry| entry.path());
-    let before =
-        (oracle::everything(&[directory.clone()])?, world.node.log().matches("takeSnapshot").count());
+    let before = (
+        oracle::everything(std::slice::from_ref(&directory))?,
+        world.node.log().matches("takeSnapshot").count(),
+    );
     for place in [directory.clone(), directory.join("many"), table.clone()] {
         set_mode(&place, 0o700)?;
         let text = refusal(&world, &cluster).await?;

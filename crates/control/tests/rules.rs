@@ -153,18 +153,25 @@ fn summary(corrupt: &[&str]) -> UploadSummary {
     }
 }
 
+fn finished(job: BackupJob) -> BackupJob {
+    job.step(BackupEvent::Committed).0.step(BackupEvent::Unpinned(Vec::new())).0
+}
+
 #[test]
-fn no_row_is_final_before_the_node_is_cleared() {
+fn no_row_is_final_before_all_that_it_waits_for_is_done() {
     let job = uploaded(sending(), &[]);
     assert_eq!((job.stage, job.history()[0].status), (BackupStage::Clear, Status::Started));
     let job = cleared(job);
-    assert_eq!((job.stage, job.history()[0].status), (BackupStage::Commit, Status::Completed));
+    assert_eq!((job.stage, job.history()[0].status), (BackupStage::Commit, Status::Started));
+    let job = finished(job);
+    assert_eq!((job.stage, job.history()[0].status), (BackupStage::Finished, Status::Completed));
 }
 
 #[test]
 fn a_node_with_a_corrupt_sstable_is_failed() {
     let job = cleared(uploaded(sending(), &["ks.t/nb-1-big: the CRC-32 of Data.db is another"]));
-    let row = &job.history()[0];
+    let rows = finished(job).history();
+    let row = &rows[0];
     assert_eq!(row.status, Status::Failed);
     assert!(row.message.contains("ks.t/nb-1-big"), "{}", row.message);
 }

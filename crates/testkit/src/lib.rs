@@ -43,5 +43,5 @@ pub use requests::{Outcome, Outcomes};
 pub use runtime::{CASSANDRA_VERSION, Runtime};
 pub use seeded::Seeded;
 pub use sshd::Sshd;
-pub use wait::{Probe, wait_for};
+pub use wait::{Probe, catch, wait_for};
 pub use world::{Node, World, WorldBuilder};

@@ -38,7 +38,7 @@ pub async fn wait_for<T>(
 ///
 /// # Errors
 /// As [`wait_for`].
-pub(crate) async fn catch<T>(
+pub async fn catch<T>(
     what: impl Display,
     limit: Duration,
     probe: impl AsyncFnMut() -> Probe<T>,

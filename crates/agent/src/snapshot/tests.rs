@@ -69,7 +69,7 @@ fn what_is_missing_is_named() {
     let text = broken(|_, zero, _| fs::remove_file(zero.join("nb-1-big-Index.db")).expect("remove"));
     assert!(text.starts_with("ks.plain: ") && text.ends_with("nb-1-big lacks Index.db"), "{text}");
     let text = broken(|_, zero, _| fs::remove_file(zero.join("nb-1-big-TOC.txt")).expect("remove"));
-    assert!(text.ends_with("nb-1-big-TOC.txt is missing"), "{text}");
+    assert!(text.ends_with("nb-1-big has no TOC.txt, and lacks CompressionInfo.db or CRC.db"), "{text}");
     let lines = checked(|_, _, one| {
         fs::remove_file(one.join(".plain_v_idx/nb-1-big-Data.db")).expect("remove");
     });
@@ -80,6 +80,15 @@ fn what_is_missing_is_named() {
     );
     let text = broken(|node, _, _| fs::remove_dir_all(node.table(0, "system", "empty")).expect("remove"));
     assert_eq!(text, format!("system.empty: it has no snapshot {TAG}"));
+}
+
+#[test]
+fn an_sstable_that_was_streamed_as_a_whole_has_no_toc_and_is_whole() {
+    let lines = checked(|_, zero, _| {
+        fs::remove_file(zero.join("nb-1-big-TOC.txt")).expect("remove");
+        fs::write(zero.join("nb-1-big-CRC.db"), "crc").expect("write");
+    });
+    assert_eq!(lines.expect("checked"), Vec::<String>::new());
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl std::fmt::Display for Amount {
 }
 
 /// How much there is, and what is wrong with it. Nothing is when the snapshot is whole: there is a manifest.json,
-/// exactly its Data.db files are there, each with its TOC.txt and all that this names, and nothing else.
+/// exactly its Data.db files are there, each with all that its TOC.txt names, or that any SSTable needs, and nothing else.
 pub(crate) fn examine(content: TableContent) -> Result<(Amount, Problems), FileError> {
     let TableContent { sstables, manifests, strangers, .. } = content;
     let (mut amount, mut problems, mut incomplete) =
@@ -163,13 +163,32 @@ fn relative(index: Option<&str>, file: &str) -> String {
 
 /// True when its TOC.txt is there and all that this names.
 pub(crate) fn is_complete(sstable: &SstableFiles) -> Result<bool, FileError> {
-    Ok(sstable_problem(sstable)?.is_none())
+    Ok(sstable.files.get(TOC_COMPONENT).is_some() && sstable_problem(sstable)?.is_none())
+}
+
+/// Any one of each line is in every SSTable, of whichever format, compressed or not.
+const NEEDED_WITHOUT_TOC: [&[&str]; 4] = [
+    &[DATA_COMPONENT],
+    &["Statistics.db"],
+    &["Index.db", "Partitions.db"],
+    &["CompressionInfo.db", "CRC.db"],
+];
+
+/// An SSTable that was streamed as a whole has no TOC.txt (Cassandra's `SSTableZeroCopyWriter` writes none): Cassandra
+/// goes by the names of the files then, and so does this. A snapshot links all that the running node has open.
+fn problem_without_toc(sstable: &SstableFiles) -> Option<String> {
+    let is_there = |component: &&str| sstable.files.get(component).is_some();
+    let lacking = NEEDED_WITHOUT_TOC.iter().filter(|any| !any.iter().any(|component| is_there(component)));
+    let lacking: Vec<String> = lacking.map(|any| any.join(" or ")).collect();
+    let path = sstable.full_path().join(&sstable.name);
+    (!lacking.is_empty())
+        .then(|| format!("{} has no {TOC_COMPONENT}, and lacks {}", path.display(), lacking.join(", ")))
 }
 
 fn sstable_problem(sstable: &SstableFiles) -> Result<Option<String>, FileError> {
     let path = sstable.full_path().join(&sstable.name);
     if sstable.files.get(TOC_COMPONENT).is_none() {
-        return Ok(Some(format!("{}-{TOC_COMPONENT} is missing", path.display())));
+        return Ok(problem_without_toc(sstable));
     }
     let toc = match read_toc(sstable) {
         Ok(content) => Toc::parse(&content),

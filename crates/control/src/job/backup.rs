@@ -136,6 +136,8 @@ pub struct BackupNode {
     pub failure: Option<Failure>,
     /// What could not be cleared.
     pub notes: Vec<String>,
+    /// Whether its row is final: when its part is done, and the job's too if no other node is left.
+    pub ended: bool,
 }
 
 impl Default for BackupNode {
@@ -149,6 +151,7 @@ impl Default for BackupNode {
             uploaded: None,
             failure: None,
             notes: Vec::new(),
+            ended: false,
         }
     }
 }
@@ -178,11 +181,11 @@ impl BackupNode {
             message
                 .push_str(&format!("; the summary of the whole backup was not written: {}", failure.text()));
         }
-        let status = match (self.stage, &self.failure) {
-            (BackupStage::Commit, Some(_)) => Status::Failed,
-            (BackupStage::Commit, None) => Status::Completed,
-            (stage, _) if stage > BackupStage::Snapshot => Status::Started,
-            _ => Status::Initialized,
+        let status = match (self.ended, &self.failure) {
+            (true, Some(_)) => Status::Failed,
+            (true, None) => Status::Completed,
+            (false, _) if self.stage > BackupStage::Snapshot => Status::Started,
+            (false, _) => Status::Initialized,
         };
         HistoryEntry { target: target.to_owned(), status, message }
     }
@@ -393,10 +396,14 @@ impl BackupJob {
         let before = self.stage;
         self.settle();
         if self.accepted {
-            return match self.stage {
-                BackupStage::Commit => vec![BackupEffect::Commit],
-                _ => self.nodes.get(target).and_then(|node| effect(target, node)).into_iter().collect(),
-            };
+            if self.stage == BackupStage::Commit {
+                return vec![BackupEffect::Commit];
+            }
+            let Some(node) = self.nodes.get_mut(target) else { return Vec::new() };
+            if node.is_done() {
+                Arc::make_mut(node).ended = true;
+            }
+            return effect(target, node).into_iter().collect();
         }
         if self.stage == before {
             return Vec::new();
@@ -464,6 +471,9 @@ impl BackupJob {
     }
 
     fn finish(&mut self, left: Vec<String>) -> Effects {
+        for node in self.nodes.values_mut().filter(|node| !node.ended) {
+            Arc::make_mut(node).ended = true;
+        }
         self.notes.extend(left);
         let failed = self.commit_failure.is_some() || self.nodes.values().any(|n| n.failure.is_some());
         self.outcome.get_or_insert(if failed { Outcome::Failed } else { Outcome::Completed });
@@ -495,10 +505,20 @@ fn corrupt(summary: &UploadSummary) -> Option<Failure> {
 }
 
 fn completed_message(summary: &UploadSummary) -> String {
-    format!(
+    let mut message = format!(
         "{} SSTables, {} files, {} bytes; {} bytes were new",
         summary.sstables, summary.files, summary.bytes, summary.sent_bytes
-    )
+    );
+    if summary.taken > 0 {
+        message.push_str(&format!("; {} flushed SSTables were added", summary.taken));
+    }
+    if summary.left > 0 {
+        let left = summary.left;
+        message.push_str(&format!(
+            "; {left} SSTables in backups/ without a whole TOC.txt are left for the next one"
+        ));
+    }
+    message
 }
 
 #[cfg(test)]
@@ -572,7 +592,11 @@ mod tests {
         let (job, effects) = job.step(failed(List, "slow"));
         assert_eq!(effects, [effect_on(Clear, "slow")]);
         assert!(job.is_answerable());
-        assert_eq!(job.step(done(Clear, "slow")).1, [BackupEffect::Commit]);
+        let (job, effects) = job.step(done(Clear, "slow"));
+        assert_eq!(effects, [BackupEffect::Commit]);
+        assert_eq!(job.history()[1].status, Status::Started, "the last row waits for the job");
+        let (job, _) = after(job, [BackupEvent::Committed, BackupEvent::Unpinned(Vec::new())]);
+        assert_eq!(job.history()[1].status, Status::Failed);
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl BackupPerformer {
     async fn list(&self, job: &BackupJob, target: &str, link: &Link) -> Result<NodeDone, NodeError> {
         let facts = facts(job, target)?;
         let list = self.superseded(job, facts.host_id, job.backup_id, &facts.data_directories);
-        link.locked_request(facts.lock(), Request::ListSuperseded(list)).await?;
+        link.request_repeatedly(facts.lock(), &Request::ListSuperseded(list)).await?;
         Ok(NodeDone::Done)
     }
 

@@ -46,7 +46,7 @@ const PAIRS: &[(u16, &[Entry])] = &[
     (19, &[Database, Store, Jmx, Disk]),
     (20, &[Database, Store, Jmx, Disk]),
     (21, &[Store, Jmx, Disk]),
-    (22, &[Grpc, Database, Store, Jmx, Disk, Frames]),
+    (22, &[Grpc, Database, Store, Disk, Frames]),
     (23, &[Grpc, Database, Store, Jmx, Disk, Frames]),
     (24, &[Database, Store, Jmx, Disk]),
     (25, &[Grpc, Configuration, Database, Store, Jmx, Disk, Frames]),

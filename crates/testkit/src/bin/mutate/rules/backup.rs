@@ -69,6 +69,14 @@ pub(super) const RULES: &[Mutation] = &[
         test: WHAT_IS_MISSING,
     },
     Mutation {
+        name: "half-an-sstable-without-toc",
+        removed: "an SSTable without TOC.txt has what every SSTable needs",
+        file: WHOLE,
+        find: "NEEDED_WITHOUT_TOC.iter().filter(|any| ",
+        replace: "NEEDED_WITHOUT_TOC.iter().filter(|any| false && ",
+        test: WHAT_IS_MISSING,
+    },
+    Mutation {
         name: "returned-call-believed",
         removed: "a snapshot call that returned proves nothing",
         file: "crates/control/src/perform/snapshot.rs",
@@ -205,9 +213,9 @@ pub(super) const RULES: &[Mutation] = &[
         name: "row-before-clear",
         removed: "the row says COMPLETED last",
         file: BACKUP_JOB,
-        find: "            (BackupStage::Commit, None) => Status::Completed,",
-        replace: "            (stage, None) if stage >= BackupStage::Clear => Status::Completed,",
-        test: rules("no_row_is_final_before_the_node_is_cleared"),
+        find: "            (true, None) => Status::Completed,",
+        replace: "            (_, None) if self.stage >= BackupStage::Clear => Status::Completed,",
+        test: rules("no_row_is_final_before_all_that_it_waits_for_is_done"),
     },
     Mutation {
         name: "missing-summary-not-told",

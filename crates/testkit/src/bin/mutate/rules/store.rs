@@ -225,8 +225,8 @@ pub(super) const RULES: &[Mutation] = &[
         name: "parent-not-proven",
         removed: "the parent manifest has the digest that the server named",
         file: "crates/agent/src/upload/parent.rs",
-        find: "if blake3 != parent.blake3 {",
-        replace: "if false && blake3 != parent.blake3 {",
+        find: "if blake3 != named.blake3 {",
+        replace: "if false && blake3 != named.blake3 {",
         test: agent("upload::tests::rules::a_parent_that_was_exchanged_is_not_relied_on"),
     },
     Mutation {

@@ -178,7 +178,7 @@ const NEEDED_WITHOUT_TOC: [&[&str]; 4] = [
 /// goes by the names of the files then, and so does this. A snapshot links all that the running node has open.
 fn problem_without_toc(sstable: &SstableFiles) -> Option<String> {
     let is_there = |component: &&str| sstable.files.get(component).is_some();
-    let lacking = NEEDED_WITHOUT_TOC.iter().filter(|any| !any.iter().any(|component| is_there(component)));
+    let lacking = NEEDED_WITHOUT_TOC.iter().filter(|any| !any.iter().any(is_there));
     let lacking: Vec<String> = lacking.map(|any| any.join(" or ")).collect();
     let path = sstable.full_path().join(&sstable.name);
     (!lacking.is_empty())

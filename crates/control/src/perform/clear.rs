@@ -10,7 +10,7 @@ use cassy_agent_protocol::{
     ClearIncludedRequest, DataDirectories, ParentManifest, Reply, Request, SnapshotTag, SupersededRequest,
     SweepRequest, UploadSummary,
 };
-use cassy_backup_format::ObjectKey;
+use cassy_backup_format::{HostId, ObjectKey};
 use cassy_store::StoreError;
 use futures::TryStreamExt;
 
@@ -34,8 +34,8 @@ impl BackupPerformer {
         cassandra: &mut dyn Cassandra,
     ) -> Result<(), NodeError> {
         let dead = self.once.dead.get_or_try_init(|| self.clear_dead(job)).await?;
-        let manifests = self.keys.manifest_prefix(&described.host_id);
-        self.clear_unfinished([manifests], dead).await.map_err(|e| store_error(&e))?;
+        let prefixes = self.prefixes_of(&described.host_id);
+        self.clear_unfinished(prefixes, dead).await.map_err(|e| store_error(&e))?;
         let directories = &described.data_directories;
         let list = DataDirectories { data_directories: directories.clone() };
         let tags = match link.request(Request::ListSnapshots(list)).await? {
@@ -61,6 +61,11 @@ impl BackupPerformer {
         self.clear_marks(&dead).await.map_err(|e| store_error(&e))?;
         self.clear_unfinished(self.own_prefixes(), &dead).await.map_err(|e| store_error(&e))?;
         Ok(dead)
+    }
+
+    /// Where an agent writes beside the data.
+    fn prefixes_of(&self, host_id: &HostId) -> [String; 2] {
+        [self.keys.manifest_prefix(host_id), self.keys.superseded_prefix(host_id)]
     }
 
     /// Where a job writes beside the nodes' data.
@@ -139,9 +144,9 @@ impl BackupPerformer {
         let (objects, unfinished) = match &swept {
             Ok(_) => {
                 let own = BTreeSet::from([job.backup_id.to_string()]);
-                let manifests = [self.keys.manifest_prefix(&facts.host_id)];
+                let prefixes = self.prefixes_of(&facts.host_id);
                 let unfinished =
-                    async { self.clear_unfinished(manifests, &own).await.map_err(|e| store_error(&e)) };
+                    async { self.clear_unfinished(prefixes, &own).await.map_err(|e| store_error(&e)) };
                 let objects = bounded(CASSANDRA_LIMIT, self.orphans().clear(job, node, facts.host_id)).await;
                 (objects, bounded(limit, unfinished).await)
             }

@@ -234,7 +234,7 @@ async fn a_node_that_takes_anothers_place_gets_all_but_the_peers() {
     (request.target, request.replaces) = ("10.0.0.9".to_owned(), true);
     let summary = node.run(&request).await.unwrap();
     assert_eq!(node.files(), expected);
-    let count: usize = expected.iter().map(|files| files.len()).sum();
+    let count = expected.iter().flatten().count();
     assert_eq!(summary.files, count as u64);
     assert!(summary.notes[0].contains("takes the place of 127.0.0.1"), "{:?}", summary.notes);
     node.run(&request).await.unwrap();

@@ -5,6 +5,7 @@
 //! here binds 127.0.0.1 only, or an address of a network of its own, lives below one directory, and ends with the
 //! process that started it.
 
+pub mod application;
 mod cassandra;
 mod cassandra_files;
 mod cassy_server;

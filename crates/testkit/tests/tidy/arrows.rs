@@ -3,7 +3,7 @@
 use crate::workspace::{Resolved, assert_none};
 
 /// Our own crates, each with those it may use directly or through others.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("cassy-jmx", &[]),
     ("cassy-sstable", &[]),
     ("cassy-backup-format", &[]),
@@ -11,6 +11,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("cassy-store", &["cassy-backup-format"]),
     ("cassy-agent-protocol", &["cassy-backup-format"]),
     ("cassy-relay", &["cassy-agent-protocol", "cassy-backup-format"]),
+    ("cassy-pause", &["cassy-agent-protocol", "cassy-backup-format"]),
     (
         "cassy-agent",
         &["cassy-agent-protocol", "cassy-backup-format", "cassy-relay", "cassy-sstable", "cassy-store"],
@@ -34,6 +35,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "cassy-catalog",
             "cassy-control",
             "cassy-jmx",
+            "cassy-pause",
             "cassy-relay",
             "cassy-ssh",
             "cassy-sstable",

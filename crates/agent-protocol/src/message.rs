@@ -313,6 +313,8 @@ pub struct RestoreRequest {
     pub cassandra_yaml: Option<String>,
     /// The name of the staging directory in each data directory: `node-backup` or `cluster-backup`.
     pub staging: String,
+    /// The id of the job that moves aside what is in the way; when absent, that is a finding.
+    pub move_aside: Option<String>,
 }
 
 /// What was done.
@@ -407,6 +409,22 @@ pub struct RestorePlan {
     pub bytes: u64,
     /// Free bytes of each data directory's file system.
     pub free_bytes: Vec<u64>,
+    /// What is moved aside before anything is placed.
+    #[serde(default)]
+    pub moved_aside: Vec<MovedAside>,
+}
+
+/// What lies in one of Cassandra's directories, and goes into another one in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedAside {
+    /// The directory.
+    pub directory: String,
+    /// Where it goes.
+    pub to: String,
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// The outcome of a restore.

@@ -84,6 +84,7 @@ fn requests() -> Vec<Request> {
         target: "10.0.0.1".into(),
         cassandra_yaml: None,
         staging: "node-backup".into(),
+        move_aside: Some("0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3".into()),
     };
     vec![
         Request::Lock(LockRequest { directory: "/d".into(), wait_ms: u64::MAX }),

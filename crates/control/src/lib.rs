@@ -4,6 +4,7 @@
 //! Nodes are reached through the traits of [`nodes`]; nothing here knows a wire format.
 
 mod clock;
+mod dry_run;
 pub mod job;
 mod link;
 mod machine;

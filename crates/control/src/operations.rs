@@ -16,7 +16,7 @@ pub trait Operations: Send + Sync + 'static {
     async fn take_backup(&self, request: BackupRequest) -> Result<BackupAnswer, OperationError>;
     /// Newest first, one entry per node and call.
     async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError>;
-    /// Answers once the work is handed out, or the request is refused.
+    /// Answers once the work is handed out, or the request is refused; a dry run once its plan is made.
     async fn restore_backup(&self, request: RestoreRequest) -> Result<RestoreAnswer, OperationError>;
     /// Newest first, one entry per node and call.
     async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError>;
@@ -96,6 +96,10 @@ pub struct RestoreRequest {
     pub snapshot_only: bool,
     /// Target address -> address or host id of the backed-up node that it takes the place of.
     pub source_of: BTreeMap<String, String>,
+    /// Move aside what is in the way on the targets.
+    pub move_aside: bool,
+    /// Say what would be done and what stands in its way; change nothing.
+    pub dry_run: bool,
 }
 
 /// The numbers are those of the wire and of the database.

@@ -1,7 +1,8 @@
 //! The operations: checks a request, makes the job, waits for its first answer.
 
+mod restore;
+
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,21 +10,16 @@ use cassy_agent_protocol::StoreGrant;
 use cassy_backup_format::{BackupId, ClusterId, ClusterManifest, Keys};
 use cassy_catalog::{Catalog, CatalogError, JobKind, JobUpdate, NodeRow};
 use cassy_store::{Store, StoreError};
-use futures::{StreamExt, TryStreamExt};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
-use crate::job::restore::RestoreNode;
-use crate::job::{BackupJob, BackupStage, Nodes, Outcome, Refusal, RestoreJob, RestoreStage};
+use crate::job::{BackupJob, BackupStage, Outcome, Refusal, RestoreJob};
 use crate::nodes::{NodeAccess, NodeDescription};
 use crate::operations::{
     BackupAnswer, BackupRequest, BackupType, Cluster, ClusterSelector, HistorySelector, NodeEntry,
-    OperationError, OperationErrorKind, Operations, Progress, RestoreAnswer, RestoreRequest, RestoreType,
-    Status,
+    OperationError, OperationErrorKind, Operations, Progress, RestoreAnswer, RestoreRequest, Status,
 };
 use crate::perform::backup::{BackupPerformer, Once, cluster_manifest};
-use crate::perform::increments::Manifests;
-use crate::perform::pins::manifest_at;
 use crate::perform::restore::RestorePerformer;
 use crate::perform::{Links, chain};
 use crate::progress::ProgressBoard;
@@ -38,6 +34,8 @@ const CLUSTER_MANIFEST_LIMIT_BYTES: u64 = 64 << 20;
 
 /// Nodes whose manifests are looked for at once.
 const LOOKS_AT_ONCE: usize = 16;
+/// Of restores; each has an agent on every target.
+const DRY_RUNS_AT_ONCE: usize = 4;
 
 /// What the service is made of.
 #[derive(Clone)]
@@ -64,6 +62,7 @@ pub struct Service {
     runner: Arc<Runner>,
     progress: Arc<ProgressBoard>,
     registering: tokio::sync::Mutex<()>,
+    dry_runs: Arc<Semaphore>,
     progress_task: tokio::task::JoinHandle<()>,
 }
 
@@ -79,6 +78,7 @@ impl Service {
             runner,
             progress,
             registering: tokio::sync::Mutex::default(),
+            dry_runs: Arc::new(Semaphore::new(DRY_RUNS_AT_ONCE)),
             progress_task: tokio::spawn(board),
             parts,
         };
@@ -273,70 +273,6 @@ impl Service {
         Ok(manifest.filter(|manifest| !manifest.nodes.is_empty()))
     }
 
-    /// Where increments on the snapshot are to be had, the newest of them takes its place: it is whole by itself.
-    async fn with_increments(
-        &self,
-        cluster_id: &ClusterId,
-        base: BackupId,
-        nodes: Nodes<RestoreNode>,
-    ) -> Result<(Nodes<RestoreNode>, Vec<String>), OperationError> {
-        let (keys, store) = (keys(cluster_id)?, &*self.parts.store);
-        let keys = &keys;
-        let looks = nodes.into_iter().map(|(target, node)| async move {
-            let manifests = Manifests::list(store, keys, &node.host_id).await?;
-            let newest = match manifests.newest_on(base) {
-                Some((increment, key)) => Some(manifest_at(store, key, increment).await?),
-                None => None,
-            };
-            let manifest = newest.unwrap_or_else(|| node.manifest.clone());
-            Ok::<_, StoreError>((target, Arc::new(RestoreNode { manifest, ..(*node).clone() })))
-        });
-        let looked = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOOKS_AT_ONCE);
-        let nodes: Nodes<RestoreNode> =
-            looked.try_collect().await.map_err(|error| store_failed("look for increments", &error))?;
-        let with = nodes.iter().filter(|(_, node)| node.manifest.backup_id != base);
-        let notes = with.map(|(target, node)| {
-            format!("{target}: with the increments on the snapshot, the last is {}", node.manifest.backup_id)
-        });
-        let notes = notes.collect();
-        Ok((nodes, notes))
-    }
-
-    /// Two nodes of one host id end each other: a node whose place is taken has to be gone, by its own word and by
-    /// that of the ring, as far as anybody answers.
-    async fn refuse_replaced_that_live(
-        &self,
-        registered: Vec<String>,
-        request: &RestoreRequest,
-        nodes: &Nodes<RestoreNode>,
-    ) -> Result<(), OperationError> {
-        let replaced: Vec<_> =
-            nodes.values().filter_map(|node| Some((node.replaces.as_deref()?, node.host_id))).collect();
-        if replaced.is_empty() {
-            return Ok(());
-        }
-        // Only whom the registration or the request names is asked.
-        let named = request.source_of.values().filter(|source| source.parse::<IpAddr>().is_ok()).cloned();
-        let asked: BTreeSet<String> = registered.into_iter().chain(named).collect();
-        let asked: Vec<_> = asked.into_iter().filter(|address| !nodes.contains_key(address)).collect();
-        let answers = asked.iter().map(|address| registration::describe(&*self.parts.access, address));
-        let answers = futures::stream::iter(answers.collect::<Vec<_>>()).buffer_unordered(LOOKS_AT_ONCE);
-        let answers: Vec<NodeDescription> =
-            answers.filter_map(|answer| async move { answer.ok() }).collect().await;
-        for (address, host_id) in replaced {
-            let by_itself = answers.iter().any(|node| node.host_id == host_id);
-            let by_ring = answers.iter().any(|node| node.live.iter().any(|live| live == address));
-            if by_itself || by_ring {
-                let message =
-                    format!("{address} (host id {host_id}) is alive, and its place cannot be taken");
-                return Err(precondition(message).hint(
-                    "stop it for good and wait until the other nodes have noticed (nodetool status: DN)",
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// What the database says of a backup.
     async fn history_of(
         &self,
@@ -348,17 +284,6 @@ impl Service {
             self.list_backups(HistorySelector { snapshot_id, ..HistorySelector::default() }).await?;
         let cluster_id = cluster_id.to_string();
         Ok(entries.into_iter().filter(move |entry| entry.cluster_id == cluster_id))
-    }
-
-    /// The addresses that are the cluster's by our own database: as it is registered, and as it was backed up.
-    async fn known_addresses(
-        &self,
-        cluster: cassy_catalog::ClusterRow,
-        cluster_id: &ClusterId,
-        snapshot_id: &str,
-    ) -> Result<BTreeSet<String>, OperationError> {
-        let backed_up = self.history_of(cluster_id, snapshot_id).await?.map(|entry| entry.target_ip);
-        Ok(cluster.target_ips.into_iter().chain(backed_up).collect())
     }
 
     /// Why a backup that the history knows has no manifest.
@@ -459,53 +384,7 @@ impl Operations for Service {
     }
 
     async fn restore_backup(&self, request: RestoreRequest) -> Result<RestoreAnswer, OperationError> {
-        if request.restore_type != RestoreType::Node {
-            return Err(unimplemented("only restore type 2 (nodes) is served"));
-        }
-        let row = self.cluster(&request.cluster_id).await?;
-        let cluster_id = cluster_id(&request.cluster_id)?;
-        let manifest = self.backup_manifest(&cluster_id, &request.snapshot_id).await?;
-        let registered = row.target_ips.clone();
-        let known = self.known_addresses(row, &cluster_id, &request.snapshot_id).await?;
-        let mut nodes = targets::of_restore(&request, &manifest, &known)?;
-        self.refuse_replaced_that_live(registered, &request, &nodes).await?;
-        let mut notes = Vec::new();
-        if !request.snapshot_only {
-            (nodes, notes) = self.with_increments(&cluster_id, manifest.backup_id, nodes).await?;
-        }
-        let now = self.parts.clock.now_ms();
-        let targets = nodes.keys().cloned().collect();
-        let job = RestoreJob {
-            job_id: BackupId::at(now).to_string(),
-            backup_id: manifest.backup_id,
-            cluster_id,
-            created_at_ms: now,
-            stage: RestoreStage::Plan,
-            nodes,
-            outcome: None,
-        };
-        let filing = Filing {
-            kind: JobKind::Restore,
-            operation_type: 2,
-            cluster_id: request.cluster_id.clone(),
-            snapshot_id: request.snapshot_id.clone(),
-            created_at_ms: now,
-        };
-        let performer = Arc::new(self.restore_performer(&job));
-        let view = self.runner.start(job, filing, performer).await?;
-        let job = answered(view, |job: &RestoreJob| job.stage > RestoreStage::Plan).await?;
-        if let Some(Outcome::Refused(refusals)) = &job.outcome {
-            return Err(refused(refusals));
-        }
-        Ok(RestoreAnswer {
-            status: Status::Started,
-            cluster_id: request.cluster_id,
-            target_ips: targets,
-            snapshot_id: request.snapshot_id,
-            restore_type: request.restore_type,
-            snapshot_only: request.snapshot_only,
-            message: notes.into_iter().chain(job.warnings()).collect::<Vec<_>>().join("\n"),
-        })
+        self.restore(request).await
     }
 
     async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {

@@ -129,6 +129,9 @@ fn file_hint(error: &FileError) -> Option<String> {
         Errno::ACCESS | Errno::PERM => {
             Some("Let the agent run as root, or as the user who owns the data.".to_owned())
         }
+        Errno::XDEV | Errno::BUSY => {
+            Some("It is a file system of its own: move what is in it aside by hand.".to_owned())
+        }
         Errno::ROFS => Some("The file system is mounted read-only: mount it read-write.".to_owned()),
         Errno::LOOP | Errno::NOTDIR => {
             Some("Replace the symbolic link or file in the data directory by a directory.".to_owned())

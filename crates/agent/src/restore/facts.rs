@@ -27,6 +27,8 @@ pub(crate) struct Facts {
     /// `what address:port` for each socket that a running Cassandra of this configuration would have.
     pub(crate) listeners: Vec<String>,
     pub(crate) agent: Agent,
+    /// The id of the job that moves aside what is in the way.
+    pub(crate) move_aside: Option<String>,
     /// Every file of the backup is in place, and nothing else is: an earlier restore was complete.
     pub(crate) complete: bool,
     /// Now, Unix milliseconds.
@@ -37,6 +39,18 @@ impl Facts {
     /// An interrupted restore of this very backup is to be finished.
     pub(crate) fn is_resumed(&self) -> bool {
         self.roots.iter().any(|root| root.staging == Staging::Ours)
+    }
+
+    /// The id of the job that moves aside what is in the way, while it may: until something was staged, all that is
+    /// there is from before.
+    pub(crate) fn moves_aside(&self) -> Option<&str> {
+        let all_is_from_before = !self.complete && self.roots.iter().all(|root| !root.is_staged);
+        self.move_aside.as_deref().filter(|_| all_is_from_before)
+    }
+
+    /// Things were moved aside by an earlier call, in whichever directory.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.roots.iter().any(|root| root.has_aside) || self.sides.iter().any(|side| side.has_aside)
     }
 }
 
@@ -103,6 +117,10 @@ pub(crate) struct Root {
     pub(crate) device: u64,
     pub(crate) free_bytes: u64,
     pub(crate) staging: Staging,
+    /// Files have been staged since this restore began.
+    pub(crate) is_staged: bool,
+    /// Things were moved aside here before.
+    pub(crate) has_aside: bool,
     /// Bytes of the files that are neither in place nor staged.
     pub(crate) missing_bytes: u64,
     /// Files in place that are the backup's, by name and size.
@@ -124,14 +142,22 @@ pub(crate) enum Owner {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) count: u64,
+    pub(crate) bytes: u64,
     /// One of them.
     pub(crate) example: Option<PathBuf>,
 }
 
 impl Found {
-    pub(crate) fn add(&mut self, path: impl Into<PathBuf>) {
+    pub(crate) fn add(&mut self, path: impl Into<PathBuf>, bytes: u64) {
         self.count += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
         self.example.get_or_insert_with(|| path.into());
+    }
+
+    pub(crate) fn add_all(&mut self, other: &Self) {
+        self.count += other.count;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.example = self.example.take().or_else(|| other.example.clone());
     }
 }
 
@@ -142,6 +168,8 @@ pub(crate) struct Side {
     pub(crate) path: PathBuf,
     pub(crate) found: Found,
     pub(crate) problem: Option<String>,
+    /// Things were moved aside here before.
+    pub(crate) has_aside: bool,
 }
 
 /// What it is for.

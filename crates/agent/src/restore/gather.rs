@@ -10,6 +10,7 @@ use cassy_backup_format::{ConfigurationFacts, Header, SstableEntry, TableRef};
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
+use super::aside::{self, LOST_FOUND};
 use super::error::RestoreError;
 use super::facts::{Agent, Backup, Facts, Found, Known, Owner, Root, Running, Side, SideKind, Target};
 use super::layout::{Layout, names_the_root};
@@ -24,8 +25,6 @@ use crate::inspect::{Machine, daemon_configuration, free_bytes, nearest_existing
 
 const DIRECTORY_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;
-/// Every file system of the ext family has it in its root.
-const LOST_FOUND: &str = "lost+found";
 
 /// See the module.
 pub(crate) fn gather(
@@ -41,6 +40,7 @@ pub(crate) fn gather(
         roots: Vec::new(),
         sides: Vec::new(),
         replaces: request.replaces,
+        move_aside: request.move_aside.clone(),
         daemons: daemons(machine, &target),
         listeners,
         agent: agent(machine),
@@ -177,27 +177,30 @@ fn sides(facts: &ConfigurationFacts) -> Vec<Side> {
 }
 
 fn side(kind: SideKind, path: PathBuf) -> Side {
-    let mut found = Found::default();
-    let problem = match Tree::root(&path, &Steps::default()) {
-        Ok(Some(tree)) => {
-            let skip = |path: &Path| path == Path::new(LOST_FOUND);
-            tree.walk(&skip, &mut |file| {
-                let of_this_kind = match kind {
-                    SideKind::CommitLog => !is_segment(file.path),
-                    SideKind::Segments => is_segment(file.path),
-                    SideKind::Hints | SideKind::SavedCaches | SideKind::ChangeData => true,
-                };
-                if of_this_kind {
-                    found.add(path.join(file.path));
-                }
-                Ok(())
-            })
-            .err()
+    let mut side = Side { kind, path, found: Found::default(), problem: None, has_aside: false };
+    side.problem = look_at(&mut side).err().map(|error| chain(&error));
+    side
+}
+
+fn look_at(side: &mut Side) -> Result<(), FileError> {
+    let Some(tree) = Tree::root(&side.path, &Steps::default())? else { return Ok(()) };
+    side.has_aside = aside::has_aside(&tree)?;
+    tree.walk(&|path: &Path| is_nobodys(path), &mut |file| {
+        let of_this_kind = match side.kind {
+            SideKind::CommitLog => !is_segment(file.path),
+            SideKind::Segments => is_segment(file.path),
+            SideKind::Hints | SideKind::SavedCaches | SideKind::ChangeData => true,
+        };
+        if of_this_kind {
+            side.found.add(side.path.join(file.path), file.size);
         }
-        Ok(None) => None,
-        Err(error) => Some(error),
-    };
-    Side { kind, path, found, problem: problem.map(|error| chain(&error)) }
+        Ok(())
+    })
+}
+
+/// True for what lies in a directory of Cassandra's and is in nobody's way.
+fn is_nobodys(path: &Path) -> bool {
+    path == Path::new(LOST_FOUND) || path.parent() == Some(Path::new("")) && aside::is_aside(path.as_os_str())
 }
 
 /// `CommitLogDescriptor`: `CommitLog-<version>-<id>.log`, directly in the directory.
@@ -233,6 +236,8 @@ impl Looks<'_> {
             device: 0,
             free_bytes: 0,
             staging: Staging::Clean,
+            is_staged: false,
+            has_aside: false,
             missing_bytes: 0,
             placed: Found::default(),
             unexpected: Found::default(),
@@ -248,6 +253,8 @@ impl Looks<'_> {
         root.exists = tree.is_some();
         if let Some(tree) = &tree {
             root.staging = Staging::look(tree, self.staging, self.marker)?;
+            root.is_staged = tree.descend(&[self.staging, STAGED])?.is_some();
+            root.has_aside = aside::has_aside(tree)?;
         }
         let existing = nearest_existing(&root.path);
         let failed = |source| FileError::new("look at", existing, source);
@@ -344,7 +351,7 @@ impl Present {
             (Kind::File, Some(path)) => {
                 self.0.insert(fingerprint(index, path, found.size));
             }
-            _ => unexpected.add(path.join(found.path)),
+            _ => unexpected.add(path.join(found.path), found.size),
         })
     }
 
@@ -359,7 +366,7 @@ impl Present {
         files_below(path, staging, |found| {
             let text = found.path.to_str().filter(|_| found.kind == Kind::File);
             if text.is_some_and(|text| self.0.contains(&fingerprint(index, text, found.size))) {
-                unexpected.add(path.join(found.path));
+                unexpected.add(path.join(found.path), found.size);
             }
         })
     }
@@ -367,7 +374,7 @@ impl Present {
 
 fn files_below(root: &Path, staging: &str, mut see: impl FnMut(TreeFound<'_>)) -> Result<(), FileError> {
     let Some(tree) = Tree::root(root, &Steps::default())? else { return Ok(()) };
-    let skip = |path: &Path| path == Path::new(LOST_FOUND) || path == Path::new(staging);
+    let skip = |path: &Path| is_nobodys(path) || path == Path::new(staging);
     tree.walk(&skip, &mut |found| {
         see(found);
         Ok(())
@@ -432,7 +439,7 @@ fn take_sstable(
     for file in &entry.files {
         let path = format!("{prefix}/{}", file.name);
         if present.take(index, &path, file.size) {
-            root.placed.add(root.path.join(path));
+            root.placed.add(root.path.join(path), file.size);
             continue;
         }
         everything = false;

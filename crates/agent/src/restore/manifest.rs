@@ -11,6 +11,7 @@ use cassy_sstable::{ComponentName, SstableName, TableDirectory, is_index_directo
 use cassy_store::Store;
 use futures::TryStreamExt;
 
+use super::aside::is_aside;
 use super::error::RestoreError;
 use super::retry;
 use super::tree::FileError;
@@ -150,8 +151,8 @@ fn check_header(request: &RestoreRequest, header: &Header) -> Result<(), String>
 /// Beyond what the manifest's reader checks: every name can only be what it should be, and lies where it should.
 fn check_entry(entry: &SstableEntry, keys: &Keys, request: &RestoreRequest) -> Result<(), String> {
     let table = &entry.table;
-    if !is_plain_name(&table.keyspace) || table.keyspace.starts_with('.') || table.keyspace == request.staging
-    {
+    let is_ours = table.keyspace == request.staging || is_aside(table.keyspace.as_ref());
+    if !is_plain_name(&table.keyspace) || table.keyspace.starts_with('.') || is_ours {
         return Err(format!("{:?} is not the name of a keyspace", table.keyspace));
     }
     let directory = table_directory(entry);

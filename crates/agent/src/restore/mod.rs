@@ -1,10 +1,12 @@
 //! Brings a node's data back: [`plan`] says what would be done and what stands in the way, [`run`] does it.
 //!
-//! Invariants: nothing outside the data directories is written, and nothing in them is overwritten. From the
+//! Invariants: nothing outside the data directories is written, and nothing in them is overwritten; what is moved aside
+//! stays in its own directory. From the
 //! first change on, until everything is in place and durable, a sentinel keeps Cassandra from starting; whatever
 //! instant the agent is killed at, a second call finishes. What fails before anything was placed, and would fail
 //! again, leaves the node as it was.
 
+mod aside;
 mod error;
 mod facts;
 mod gather;
@@ -73,9 +75,14 @@ async fn prepare(
     request: &RestoreRequest,
     spool: &Path,
 ) -> Result<Prepared, RestoreError> {
+    let key = || request.manifest.key.clone();
     if !is_plain_name(&request.staging) || request.staging.starts_with('.') {
-        let (key, name) = (request.manifest.key.clone(), &request.staging);
-        return Err(RestoreError::Refused { key, reason: format!("{name:?} cannot be a staging directory") });
+        let reason = format!("{:?} cannot be a staging directory", request.staging);
+        return Err(RestoreError::Refused { key: key(), reason });
+    }
+    if let Some(job_id) = request.move_aside.as_ref().filter(|job_id| !is_plain_name(job_id)) {
+        let reason = format!("nothing can be moved aside for a job {job_id:?}");
+        return Err(RestoreError::Refused { key: key(), reason });
     }
     let access = StoreAccess { location: request.store.location.clone() };
     let store = cassy_store::open(&access).map_err(RestoreError::Store)?;
@@ -116,7 +123,11 @@ async fn run_counted(
     }
     let (context, known, whole) = (context.clone(), Arc::clone(&facts), Arc::clone(&manifest));
     on_thread(move || finish(&begun, &context, &known, &whole, &layout)).await?;
-    Ok(RestoreSummary { files: manifest.files, bytes: manifest.bytes, notes: plan::notes(&facts) })
+    let mut notes = plan::notes(&facts);
+    notes.extend(
+        request.move_aside.as_deref().and_then(|job_id| plan::moved(&aside::moved_by(&facts, job_id))),
+    );
+    Ok(RestoreSummary { files: manifest.files, bytes: manifest.bytes, notes })
 }
 
 /// A restore that was complete is only looked at: its files are proven, and leftovers removed.
@@ -141,7 +152,8 @@ fn finish(
 /// What would fail again leaves the node as it was, unless an earlier call has placed files. Everything else
 /// stays for the next call.
 async fn give_up(error: &RestoreError, facts: &Arc<Facts>, begun: &Arc<Begun>) {
-    let nothing_placed = facts.roots.iter().all(|root| root.placed.count == 0);
+    let nothing_placed =
+        facts.moves_aside().is_some() || facts.roots.iter().all(|root| root.placed.count == 0);
     if error.kind() != AgentErrorKind::Permanent || !nothing_placed || is_only_proven(facts) {
         return;
     }

@@ -9,6 +9,7 @@ use cassy_backup_format::{FileEntry, SstableEntry};
 use cassy_sstable::{ComponentName, TOC_COMPONENT};
 use rustix::io::Errno;
 
+use super::aside::{self, InTheWay};
 use super::error::RestoreError;
 use super::facts::{Facts, Root, SideKind};
 use super::gather::is_segment;
@@ -28,6 +29,8 @@ pub(crate) struct Begun {
     pub(crate) destinations: Vec<Arc<Destination>>,
     /// Data directories (and parents) that did not exist, parents first.
     made: Vec<PathBuf>,
+    /// What this call has moved aside, or begun to.
+    moved: Vec<InTheWay>,
     steps: Steps,
 }
 
@@ -38,12 +41,14 @@ pub(crate) fn open(facts: &Facts, steps: &Steps) -> Result<Begun, RestoreError> 
         let tree = existing(&root.path, steps)?;
         destinations.push(Arc::new(Destination { root: tree, staging: None, ownership: root.ownership }));
     }
-    Ok(Begun { destinations, made: Vec::new(), steps: steps.clone() })
+    Ok(Begun { destinations, made: Vec::new(), moved: Vec::new(), steps: steps.clone() })
 }
 
-/// Makes the data directories where they are missing, and sets the sentinels: in the first one first.
+/// Makes the data directories where they are missing, and sets the sentinels: in the first one first. What is in the
+/// way is moved aside then.
 pub(crate) fn begin(facts: &Facts, marker: &Marker, steps: &Steps) -> Result<Begun, RestoreError> {
-    let mut begun = Begun { destinations: Vec::new(), made: Vec::new(), steps: steps.clone() };
+    let mut begun =
+        Begun { destinations: Vec::new(), made: Vec::new(), moved: Vec::new(), steps: steps.clone() };
     let outcome = begun.begin(facts, marker);
     if outcome.is_err() && !facts.is_resumed() {
         begun.abandon(facts);
@@ -58,6 +63,20 @@ impl Begun {
             let staging = marker::set(&tree, &facts.staging, marker, &root.ownership)?;
             let destination = Destination { root: tree, staging: Some(staging), ownership: root.ownership };
             self.destinations.push(Arc::new(destination));
+        }
+        match facts.moves_aside() {
+            Some(job_id) => self.move_aside(facts, job_id),
+            None => Ok(()),
+        }
+    }
+
+    /// Once files can be staged, nothing more is taken for what was there before.
+    fn move_aside(&mut self, facts: &Facts, job_id: &str) -> Result<(), RestoreError> {
+        self.moved = aside::in_the_way(facts);
+        aside::move_all(&self.moved, job_id, &|name| name == facts.staging.as_str(), &self.steps)?;
+        for destination in &self.destinations {
+            let staging = destination.staging.as_ref();
+            staging.map(|staging| staging.ensure(&[STAGED], &destination.ownership)).transpose()?;
         }
         Ok(())
     }
@@ -83,8 +102,12 @@ impl Begun {
     }
 
     /// Takes everything back, for a restore that has placed nothing: the node is as it was. What cannot be
-    /// removed is logged; the sentinel then keeps Cassandra from starting.
+    /// removed is logged; the sentinel then keeps Cassandra from starting. It does so too when an earlier call has
+    /// moved things aside: half of the data before must not start.
     pub(crate) fn abandon(&self, facts: &Facts) {
+        if facts.is_resumed() && facts.has_moved() {
+            return;
+        }
         if let Err(error) = self.try_abandon(facts) {
             tracing::warn!(error = crate::failure::chain(&error), "what was staged could not be removed");
         }
@@ -99,6 +122,9 @@ impl Begun {
             .collect::<Result<_, _>>()?;
         for root in &roots {
             marker::clear_staged(root, &facts.staging)?;
+        }
+        if let Some(job_id) = facts.moves_aside() {
+            aside::put_back(&self.moved, job_id, steps)?;
         }
         for root in roots.iter().rev() {
             marker::remove(root, &facts.staging)?;

@@ -3,15 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
-use cassy_agent_protocol::RestorePlan;
+use cassy_agent_protocol::{MovedAside, RestorePlan};
 use cassy_backup_format::ConfigurationFacts;
 
+use super::aside;
 use super::facts::{Facts, Found, Known, Owner, Root, Side, SideKind, Target};
 use super::layout::names_the_root;
 use super::marker::Staging;
 use crate::inspect::configuration::{RackFile, simple_name};
 
+const MOVE: &str = "move them aside, or set move_aside to have it done";
 /// Room for directories and the file system's own needs, beside the files.
 const SPARE_BYTES: u64 = 16 << 20;
 
@@ -42,8 +45,28 @@ pub(crate) fn plan(facts: &Facts) -> RestorePlan {
     for side in &facts.sides {
         side_directory(facts, side, &mut plan);
     }
+    moved_aside(facts, &mut plan);
     age(facts, &mut plan.warnings);
     plan
+}
+
+fn moved_aside(facts: &Facts, plan: &mut RestorePlan) {
+    let Some(job_id) = facts.moves_aside() else { return };
+    for aside::InTheWay { directory, found } in aside::in_the_way(facts) {
+        if let Some(inner) = aside::nested(facts, &directory) {
+            plan.findings.push(format!(
+                "{} lies in {}, and what is in the way in the one cannot be told from the other; move it aside by hand",
+                inner.display(),
+                directory.display()
+            ));
+        }
+        plan.moved_aside.push(MovedAside {
+            to: directory.join(aside::directory(job_id)).display().to_string(),
+            directory: directory.display().to_string(),
+            files: found.count,
+            bytes: found.bytes,
+        });
+    }
 }
 
 fn running(facts: &Facts, findings: &mut Vec<String>) {
@@ -238,27 +261,23 @@ fn staging(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
 
 fn content(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
     let path = root.path.display();
-    if facts.complete {
+    if facts.complete || facts.moves_aside().is_some() {
         return;
     }
     if facts.is_resumed() {
         if root.unexpected.count > 0 {
             findings.push(format!(
-                "data directory {path} holds {} that an interrupted restore of this backup has not placed; move them aside",
+                "data directory {path} holds {} that an interrupted restore of this backup has not placed; move them \
+                 aside",
                 describe(&root.unexpected)
             ));
         }
         return;
     }
-    let all = Found {
-        count: root.placed.count + root.unexpected.count,
-        example: root.unexpected.example.clone().or_else(|| root.placed.example.clone()),
-    };
+    let mut all = root.unexpected.clone();
+    all.add_all(&root.placed);
     if all.count > 0 {
-        findings.push(format!(
-            "data directory {path} is not empty: it holds {}; move them aside",
-            describe(&all)
-        ));
+        findings.push(format!("data directory {path} is not empty: it holds {}; {MOVE}", describe(&all)));
     }
 }
 
@@ -340,7 +359,7 @@ fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
         }
         return;
     }
-    if side.found.count == 0 {
+    if side.found.count == 0 || facts.moves_aside().is_some() {
         return;
     }
     let holds = describe(&side.found);
@@ -351,7 +370,7 @@ fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
         )),
         SideKind::CommitLog | SideKind::Segments | SideKind::Hints => plan
             .findings
-            .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: move them aside")),
+            .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: {MOVE}")),
         SideKind::SavedCaches => {
             plan.warnings
                 .push(format!("{what} directory {path} holds {holds}; the restore deletes saved caches"));
@@ -382,6 +401,14 @@ fn days(seconds: u64) -> String {
         (1, _) => "1 day".to_owned(),
         (days, _) => format!("{days} days"),
     }
+}
+
+/// What was there before, once the restore is complete.
+pub(crate) fn moved(directories: &[PathBuf]) -> Option<String> {
+    let names: Vec<_> = directories.iter().map(|path| path.display().to_string()).collect();
+    let what =
+        format!("what was in the way lies in {}; remove it when it is needed no more", names.join(", "));
+    (!names.is_empty()).then_some(what)
 }
 
 /// What the operator does after the restore.

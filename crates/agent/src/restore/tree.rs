@@ -195,7 +195,9 @@ impl Tree {
     }
 
     /// The same one after another, in no order: there may be very many.
-    fn each_entry(&self) -> Result<impl Iterator<Item = Result<(OsString, Kind), FileError>>, FileError> {
+    pub(crate) fn each_entry(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(OsString, Kind), FileError>>, FileError> {
         let failed = |errno| self.error("list", "", errno);
         let listing = rustix::fs::Dir::read_from(&self.fd).map_err(failed)?;
         let named = move |entry: Result<DirEntry, Errno>| {
@@ -308,6 +310,20 @@ impl Tree {
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.link_and_unlink(name, to),
             Err(errno) => Err(to.error("place", name, errno)),
         }
+    }
+
+    /// Moves whatever has this name, a directory with all in it, to the same name in another directory of the same file
+    /// system. Never overwrites.
+    pub(crate) fn move_entry(&self, name: &OsStr, to: &Self) -> Result<(), FileError> {
+        self.steps.take();
+        let flags = RenameFlags::NOREPLACE;
+        let moved = match rustix::fs::renameat_with(&self.fd, name, &to.fd, name, flags) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if to.stat(name)?.is_none() => {
+                rustix::fs::renameat(&self.fd, name, &to.fd, name)
+            }
+            moved => moved,
+        };
+        moved.map_err(|errno| self.error("move aside", name, errno))
     }
 
     /// For file systems that cannot rename without replacing.

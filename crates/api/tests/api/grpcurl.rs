@@ -118,6 +118,12 @@ async fn list_and_describe() {
               // For nodes that come back under another address: the IP address of the target, and the IP address or the host id
               // that the node had in the backup. That node must be gone for good.
               map<string, string> source_of = 106;
+              // Move aside what lies in the targets' data, commit log, hints, saved caches and cdc directories, instead of refusing
+              // nodes that are not empty: within each of these directories to moved-aside-<id of the restore>. Nothing is deleted.
+              bool move_aside = 107;
+              // Change nothing: the answer has the status INITIALIZED, and its message says what would be done on each node, and
+              // what would be refused and why.
+              bool dry_run = 108;
             }
         "#]])
         .await;

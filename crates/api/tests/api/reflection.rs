@@ -108,7 +108,7 @@ fn names_and_numbers() {
         BackupListingResponse.Entry: 1 string cluster_id, 2 string target_ip, 3 string snapshot_id, 4 uint64 created_at, 5 uint64 updated_at, 6 uint32 backup_type, 7 .rpc.OperationStatus status, 100 string message, 101 uint64 bytes_done, 102 uint64 bytes_total
         BackupRequest: 1 string cluster_id, 2 repeated string target_ips, 3 string snapshot_id, 4 uint32 backup_type
         BackupResponse: 1 .rpc.OperationStatus status, 2 string cluster_id, 3 repeated string target_ips, 4 string snapshot_id, 5 uint64 created_at, 6 uint32 backup_type, 100 string message
-        RestoreRequest: 1 string cluster_id, 2 repeated string target_ips, 3 string snapshot_id, 4 uint32 restore_type, 5 bool snapshot_only, 105 bool snapshot_only_alias, 106 repeated .rpc.RestoreRequest.SourceOfEntry source_of
+        RestoreRequest: 1 string cluster_id, 2 repeated string target_ips, 3 string snapshot_id, 4 uint32 restore_type, 5 bool snapshot_only, 105 bool snapshot_only_alias, 106 repeated .rpc.RestoreRequest.SourceOfEntry source_of, 107 bool move_aside, 108 bool dry_run
         RestoreRequest.SourceOfEntry: 1 string key, 2 string value
         RestoreResponse: 1 .rpc.OperationStatus status, 2 string cluster_id, 3 repeated string target_ips, 4 string snapshot_id, 5 uint32 restore_type, 6 bool snapshot_only, 100 string message
         RestoreStatusListingRequest: 1 string cluster_id, 2 string target_ip, 3 string snapshot_id, 4 int32 limit

@@ -322,3 +322,16 @@ async fn either_spelling_of_snapshot_only() {
         assert_eq!(answer.snapshot_only, snapshot_only || snapshot_only_alias);
     }
 }
+
+#[tokio::test]
+async fn options_of_a_restore_reach_the_operations() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for (move_aside, dry_run) in [(false, false), (true, false), (false, true)] {
+        let request = proto::RestoreRequest { move_aside, dry_run, ..restore() };
+        client.restore_backup(request).await.unwrap();
+        let asked = format!("source_of: {{}}, move_aside: {move_aside}, dry_run: {dry_run} }}");
+        let call = server.played.last_call();
+        assert!(call.ends_with(&asked), "{call}");
+    }
+}

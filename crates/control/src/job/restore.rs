@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use cassy_agent_protocol::{ParentManifest, RestorePlan, RestoreSummary};
+use cassy_agent_protocol::{MovedAside, ParentManifest, RestorePlan, RestoreSummary};
 use cassy_backup_format::{BackupId, ClusterId, HostId};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,9 @@ pub struct RestoreJob {
     pub cluster_id: ClusterId,
     /// Unix milliseconds.
     pub created_at_ms: i64,
+    /// What is in the way on the targets is moved aside.
+    #[serde(default)]
+    pub move_aside: bool,
     /// Where it is.
     pub stage: RestoreStage,
     /// By address; stored one by one.
@@ -110,11 +113,17 @@ impl RestoreJob {
 
     /// What the operator should know before the work starts.
     pub fn warnings(&self) -> Vec<String> {
-        self.nodes
-            .iter()
-            .flat_map(|(target, node)| {
-                node.plan.iter().flat_map(|p| &p.warnings).map(move |w| format!("{target}: {w}"))
-            })
+        let of_node = |node: &RestoreNode| {
+            let plan = node.plan.clone().unwrap_or_default();
+            let moved = plan.moved_aside.iter().map(|moved| {
+                let MovedAside { directory, to, files, bytes } = moved;
+                format!("{files} files in {directory} ({bytes} bytes) are moved to {to}")
+            });
+            moved.chain(plan.warnings.iter().cloned()).collect::<Vec<_>>()
+        };
+        let nodes = self.nodes.iter();
+        nodes
+            .flat_map(|(target, node)| of_node(node).into_iter().map(move |w| format!("{target}: {w}")))
             .collect()
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct RestorePerformer {
 impl Perform<RestoreJob> for RestorePerformer {
     async fn perform(&self, job: &RestoreJob, effect: &RestoreEffect) -> RestoreEvent {
         match effect {
-            RestoreEffect::Plan(target) => match self.bounded_plan(job, target).await {
+            RestoreEffect::Plan(target) => match bounded(target, self.plan(job, target)).await {
                 Ok(plan) => RestoreEvent::Planned(target.clone(), plan),
                 Err(error) => RestoreEvent::NodeFailed(target.clone(), error.into()),
             },
@@ -44,25 +44,26 @@ impl Perform<RestoreJob> for RestorePerformer {
 }
 
 impl RestorePerformer {
-    async fn bounded_plan(&self, job: &RestoreJob, target: &str) -> Result<RestorePlan, NodeError> {
-        timeout(PLAN_LIMIT, self.plan(job, target)).await.unwrap_or_else(|_elapsed| {
-            let message = format!("{target}: the plan did not end within {} s", PLAN_LIMIT.as_secs());
-            Err(NodeError::new(NodeErrorKind::Transient, message))
-        })
+    /// What the node says would be done. Changes nothing, and takes no lock.
+    pub(crate) async fn look(&self, job: &RestoreJob, target: &str) -> Result<RestorePlan, NodeError> {
+        bounded(target, self.ask(job, target)).await
     }
 
     /// The node's lock is taken when nothing is in the way, and held until the restore has ended.
     async fn plan(&self, job: &RestoreJob, target: &str) -> Result<RestorePlan, NodeError> {
-        let link = self.links.to(target);
-        let request = Request::PlanRestore(Box::new(self.request(job, target)?));
-        let plan = match link.request(request).await? {
-            Reply::Planned(plan) => plan,
-            other => return Err(unexpected(target, &other)),
-        };
+        let plan = self.ask(job, target).await?;
         if plan.findings.is_empty() {
-            link.lock(directory(&plan, target)?).await?;
+            self.links.to(target).lock(directory(&plan, target)?).await?;
         }
         Ok(plan)
+    }
+
+    async fn ask(&self, job: &RestoreJob, target: &str) -> Result<RestorePlan, NodeError> {
+        let request = Request::PlanRestore(Box::new(self.request(job, target)?));
+        match self.links.to(target).request(request).await? {
+            Reply::Planned(plan) => Ok(plan),
+            other => Err(unexpected(target, &other)),
+        }
     }
 
     async fn restore(&self, job: &RestoreJob, target: &str) -> Result<RestoreSummary, NodeError> {
@@ -92,8 +93,19 @@ impl RestorePerformer {
             replaces: node.replaces.is_some(),
             cassandra_yaml: self.cassandra_yaml.clone(),
             staging: STAGING.to_owned(),
+            move_aside: job.move_aside.then(|| job.job_id.clone()),
         })
     }
+}
+
+async fn bounded(
+    target: &str,
+    plan: impl Future<Output = Result<RestorePlan, NodeError>>,
+) -> Result<RestorePlan, NodeError> {
+    timeout(PLAN_LIMIT, plan).await.unwrap_or_else(|_elapsed| {
+        let message = format!("{target}: the plan did not end within {} s", PLAN_LIMIT.as_secs());
+        Err(NodeError::new(NodeErrorKind::Transient, message))
+    })
 }
 
 fn directory<'a>(plan: &'a RestorePlan, target: &str) -> Result<&'a str, NodeError> {

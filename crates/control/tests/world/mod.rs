@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_agent_protocol::{
-    NodeFacts, Progress, Reply, Request, RestorePlan, RestoreSummary, ServerHello, StoreGrant, UploadRequest,
-    UploadSummary,
+    MovedAside, NodeFacts, Progress, Reply, Request, RestorePlan, RestoreSummary, ServerHello, StoreGrant,
+    UploadRequest, UploadSummary,
 };
 use cassy_backup_format::{ConfigurationFacts, Header, HostId, Keys, ManifestWriter, ParentRef};
 use cassy_catalog::{Catalog, Lease, MetadataUrl, SERVER_LEASE};
@@ -31,7 +31,7 @@ use cassy_control::{
 use cassy_store::{Store, StoreAccess};
 use schema::{Changes, Schema};
 use store::HeldStore;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub(crate) const NODE: &str = "127.0.0.1";
 
@@ -69,6 +69,7 @@ pub(crate) struct Ring {
     pub(crate) replaced: Mutex<Vec<String>>,
     pub(crate) reached: Notify,
     healed: Notify,
+    agents: watch::Sender<usize>,
     pub(crate) store: Mutex<Option<Arc<dyn Store>>>,
 }
 
@@ -95,6 +96,18 @@ impl Ring {
     /// Lets what hangs go on.
     pub(crate) fn wake(&self) {
         self.healed.notify_waiters();
+    }
+
+    /// How many agents live.
+    pub(crate) fn agents(&self) -> usize {
+        *self.agents.borrow()
+    }
+
+    /// Waits until no agent lives.
+    pub(crate) async fn no_agents(&self) {
+        let mut agents = self.agents.subscribe();
+        let none = agents.wait_for(|count| *count == 0);
+        tokio::time::timeout(Duration::from_secs(60), none).await.expect("the agents end").unwrap();
     }
 
     pub(crate) fn steps(&self, wanted: &[&str]) -> Vec<String> {
@@ -134,7 +147,21 @@ impl Ring {
 #[derive(Clone)]
 pub(crate) struct FakeAccess(pub(crate) Arc<Ring>);
 
+/// Counted as long as it lives.
 struct FakeAgent(Arc<Ring>);
+
+impl FakeAgent {
+    fn start(ring: &Arc<Ring>) -> Self {
+        ring.agents.send_modify(|count| *count += 1);
+        Self(Arc::clone(ring))
+    }
+}
+
+impl Drop for FakeAgent {
+    fn drop(&mut self) {
+        self.0.agents.send_modify(|count| *count -= 1);
+    }
+}
 
 struct FakeCassandra(Arc<Ring>);
 
@@ -146,7 +173,7 @@ pub(crate) fn host_id() -> HostId {
 impl NodeAccess for FakeAccess {
     async fn agent(&self, _address: &str, _hello: ServerHello) -> Result<Box<dyn Agent>, NodeError> {
         self.0.step("agent").await?;
-        Ok(Box::new(FakeAgent(Arc::clone(&self.0))))
+        Ok(Box::new(FakeAgent::start(&self.0)))
     }
 
     async fn meet(&self, _address: &str) -> Result<(), NodeError> {
@@ -189,8 +216,12 @@ impl Agent for FakeAgent {
                 self.0.replaced.lock().unwrap().extend(plan.replaces.then_some(plan.target));
                 Reply::Planned(RestorePlan {
                     findings: self.0.findings.lock().unwrap().clone(),
+                    warnings: vec!["it is late".to_owned()],
                     data_directories: vec!["/data".to_owned()],
-                    ..RestorePlan::default()
+                    files: 3,
+                    bytes: 7,
+                    free_bytes: vec![9],
+                    moved_aside: plan.move_aside.iter().map(|job_id| moved_aside(job_id)).collect(),
                 })
             }
             Request::Restore(_) => Reply::Restored(RestoreSummary {
@@ -300,6 +331,11 @@ impl Cassandra for FakeCassandra {
         self.0.snapshots.lock().unwrap().remove(tag);
         self.0.step("after clear_snapshot").await
     }
+}
+
+fn moved_aside(job_id: &str) -> MovedAside {
+    let (directory, to) = ("/data".to_owned(), format!("/data/moved-aside-{job_id}"));
+    MovedAside { directory, to, files: 4, bytes: 24 }
 }
 
 fn configuration() -> ConfigurationFacts {
@@ -434,6 +470,8 @@ pub(crate) fn restore(cluster_id: &str, snapshot_id: &str) -> RestoreRequest {
         restore_type: RestoreType::Node,
         snapshot_only: false,
         source_of: BTreeMap::new(),
+        move_aside: false,
+        dry_run: false,
     }
 }
 

@@ -202,6 +202,7 @@ impl Backup {
             target: "127.0.0.1".to_owned(),
             cassandra_yaml: Some(node.path("conf/cassandra.yaml").to_str().unwrap().to_owned()),
             staging: "node-backup".to_owned(),
+            move_aside: None,
         }
     }
 }

@@ -37,7 +37,7 @@ async fn names_that_are_not_cassandras_are_refused() {
         with(|entry| entry.index = Some(".a\\b".to_owned())).await.contains("not the directory of an index")
     );
     assert!(with(|entry| entry.files[1].offset = entry.files[2].offset).await.contains("overlaps"));
-    for keyspace in ["node-backup", ".ssh", "a\\b"] {
+    for keyspace in ["node-backup", "moved-aside-x", ".ssh", "a\\b"] {
         let text = refused(|backup| {
             let table = table(keyspace, "t", 1);
             backup.header.tables = vec![table.clone()];

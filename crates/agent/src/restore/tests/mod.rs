@@ -1,5 +1,6 @@
 //! Whole restores: from a store made by hand to a node's directories.
 
+mod aside;
 mod bad_inputs;
 mod fixture;
 mod hostile;

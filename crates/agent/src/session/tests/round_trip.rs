@@ -82,6 +82,7 @@ fn restore(sent: &UploadRequest, summary: &UploadSummary, yaml: &Path) -> Restor
         target: ADDRESS.to_owned(),
         cassandra_yaml: Some(yaml.to_str().unwrap().to_owned()),
         staging: "node-backup".to_owned(),
+        move_aside: None,
     }
 }
 

@@ -142,7 +142,7 @@ pub(super) const RULES: &[Mutation] = &[
     Mutation {
         name: "place-of-a-living-node",
         removed: "the place of a node that is alive is not taken",
-        file: "crates/control/src/service.rs",
+        file: "crates/control/src/service/restore.rs",
         find: "if by_itself || by_ring {",
         replace: "if false && (by_itself || by_ring) {",
         test: beside("cassy-control", "restore_targets", "the_place_of_a_living_node_is_not_taken"),

@@ -136,6 +136,8 @@ pub enum Request {
     ListSnapshots(DataDirectories),
     /// Delete what is left of these snapshots.
     SweepSnapshots(SweepRequest),
+    /// Say which tokens the `cassandra.yaml` of a stopped node names.
+    ReadTokens(ReadTokensRequest),
     /// Say what a restore would do and what stands in its way. Changes nothing.
     PlanRestore(Box<RestoreRequest>),
     /// Do it.
@@ -292,6 +294,54 @@ pub struct SweepRequest {
     pub tags: Vec<SnapshotTag>,
 }
 
+/// See [`Request::ReadTokens`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadTokensRequest {
+    /// `cassandra.yaml`, by key.
+    pub cassandra_yaml: Option<String>,
+    /// Where it was on the nodes of the backup; behind these come the packages' defaults.
+    pub recorded: Vec<String>,
+}
+
+/// How a target relates to the node whose data it gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "way", rename_all = "snake_case")]
+pub enum RestoreWay {
+    /// It is that node.
+    InPlace,
+    /// It takes the place of that node, which is gone, under another address.
+    Replacement,
+    /// It is of a cluster of its own, and gets nothing of the keyspace `system`: with it, it would pass for the
+    /// original and join its ring.
+    Copy {
+        /// Nodes of the original cluster that are alive.
+        living: Vec<String>,
+    },
+}
+
+/// What the restore of one node is a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoreScope {
+    /// A restore of nodes, each by itself (type 2).
+    Nodes,
+    /// A restore of all nodes of a cluster to one instant (type 1).
+    Cluster,
+}
+
+impl RestoreScope {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Nodes, Self::Cluster];
+
+    /// The name of the staging directory in each data directory.
+    pub fn staging(self) -> &'static str {
+        match self {
+            Self::Nodes => "node-backup",
+            Self::Cluster => "cluster-backup",
+        }
+    }
+}
+
 /// See [`Request::PlanRestore`] and [`Request::Restore`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RestoreRequest {
@@ -307,12 +357,12 @@ pub struct RestoreRequest {
     pub host_id: HostId,
     /// The address that the data goes to.
     pub target: String,
-    /// The target takes the place of a node of another address, which is gone.
-    pub replaces: bool,
+    /// How the target relates to that node.
+    pub way: RestoreWay,
     /// `cassandra.yaml`, by key; else the path recorded in the manifest, else the packages' defaults.
     pub cassandra_yaml: Option<String>,
-    /// The name of the staging directory in each data directory: `node-backup` or `cluster-backup`.
-    pub staging: String,
+    /// What it is a part of.
+    pub scope: RestoreScope,
     /// The id of the job that moves aside what is in the way; when absent, that is a finding.
     pub move_aside: Option<String>,
 }
@@ -346,6 +396,13 @@ pub enum Reply {
     Cleared {
         /// The count.
         files: u64,
+    },
+    /// The tokens of a stopped node.
+    Tokens {
+        /// The `cassandra.yaml` that was read.
+        yaml: String,
+        /// What its `initial_token` names; empty without one.
+        tokens: Vec<String>,
     },
     /// The plan of a restore.
     Planned(RestorePlan),
@@ -412,6 +469,9 @@ pub struct RestorePlan {
     /// What is moved aside before anything is placed.
     #[serde(default)]
     pub moved_aside: Vec<MovedAside>,
+    /// The seeds that the node's `cassandra.yaml` names.
+    #[serde(default)]
+    pub seeds: Vec<String>,
 }
 
 /// What lies in one of Cassandra's directories, and goes into another one in it.

@@ -80,10 +80,10 @@ fn requests() -> Vec<Request> {
         backup_id: BACKUP.parse().unwrap(),
         manifest,
         host_id: HOST.parse().unwrap(),
-        replaces: false,
+        way: RestoreWay::Copy { living: vec!["10.0.0.2".into()] },
         target: "10.0.0.1".into(),
         cassandra_yaml: None,
-        staging: "node-backup".into(),
+        scope: RestoreScope::Cluster,
         move_aside: Some("0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3".into()),
     };
     vec![
@@ -96,6 +96,7 @@ fn requests() -> Vec<Request> {
         Request::ClearSuperseded(superseded),
         Request::ClearIncluded(included),
         Request::ListSnapshots(DataDirectories { data_directories: directories() }),
+        Request::ReadTokens(ReadTokensRequest { cassandra_yaml: None, recorded: directories() }),
         Request::SweepSnapshots(SweepRequest {
             data_directories: directories(),
             tags: vec![TAG.parse().unwrap()],

@@ -95,19 +95,16 @@ pub(crate) fn restore(request: proto::RestoreRequest) -> Result<RestoreRequest, 
     let snapshot_only = request.snapshot_only || request.snapshot_only_alias;
     let source_of = source_of(request.source_of)?;
     let (move_aside, dry_run) = (request.move_aside, request.dry_run);
-    match restore_type {
-        RestoreType::Cluster => Err(later("restore_type 1 (cluster)", "restore_type 2 (node)")),
-        RestoreType::Node => Ok(RestoreRequest {
-            cluster_id,
-            target_ips,
-            snapshot_id,
-            restore_type,
-            snapshot_only,
-            source_of,
-            move_aside,
-            dry_run,
-        }),
-    }
+    Ok(RestoreRequest {
+        cluster_id,
+        target_ips,
+        snapshot_id,
+        restore_type,
+        snapshot_only,
+        source_of,
+        move_aside,
+        dry_run,
+    })
 }
 
 fn history(

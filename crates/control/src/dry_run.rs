@@ -8,6 +8,7 @@ use futures::StreamExt;
 use crate::job::RestoreJob;
 use crate::job::restore::RestoreNode;
 use crate::machine::Perform;
+use crate::next_steps::next_steps;
 use crate::operations::OperationError;
 use crate::perform::restore::RestorePerformer;
 
@@ -36,6 +37,15 @@ pub(crate) async fn look(performer: &RestorePerformer, mut job: RestoreJob) -> R
     job
 }
 
+/// What refuses the request before any node is asked.
+pub(crate) fn refusal(error: &OperationError) -> String {
+    format!("dry run: nothing was changed; the restore would be refused\n{}", refused(error))
+}
+
+fn refused(OperationError { message, hints, .. }: &OperationError) -> String {
+    format!("would be refused: {}", [vec![message.clone()], hints.clone()].concat().join("; "))
+}
+
 /// What would be done, node by node, and why it would be refused. `refusal` is of the request as a whole.
 pub(crate) fn text(job: &RestoreJob, refusal: Option<&OperationError>, notes: &[String]) -> String {
     let findings =
@@ -45,16 +55,12 @@ pub(crate) fn text(job: &RestoreJob, refusal: Option<&OperationError>, notes: &[
         1 => "dry run: nothing was changed; the restore would be refused, for 1 reason".to_owned(),
         many => format!("dry run: nothing was changed; the restore would be refused, for {many} reasons"),
     }];
-    if let Some(OperationError { message, hints, .. }) = refusal {
-        lines.push(format!(
-            "would be refused: {}",
-            [vec![message.clone()], hints.clone()].concat().join("; ")
-        ));
-    }
+    lines.extend(refusal.map(refused));
     lines.extend(notes.iter().cloned());
     for (target, node) in &job.nodes {
         lines.extend(of_node(target, node).into_iter().map(|line| format!("{target}: {line}")));
     }
+    lines.extend(next_steps(job));
     lines.join("\n")
 }
 

@@ -8,6 +8,8 @@ mod dry_run;
 pub mod job;
 mod link;
 mod machine;
+mod mapping;
+mod next_steps;
 pub mod nodes;
 mod operations;
 mod perform;

@@ -1,6 +1,7 @@
 //! The operations: checks a request, makes the job, waits for its first answer.
 
 mod restore;
+mod whole_cluster;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ const CLUSTER_MANIFEST_LIMIT_BYTES: u64 = 64 << 20;
 
 /// Nodes whose manifests are looked for at once.
 const LOOKS_AT_ONCE: usize = 16;
-/// Of restores; each has an agent on every target.
+/// Restores that are only looked at; each may have an agent on every target.
 const DRY_RUNS_AT_ONCE: usize = 4;
 
 /// What the service is made of.

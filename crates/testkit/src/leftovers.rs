@@ -8,7 +8,7 @@ use cassy_backup_format::ManifestReader;
 use crate::world::Node;
 use crate::{Doing, Failure, World, oracle};
 
-const STAGING: &str = "node-backup";
+const STAGING: [&str; 2] = ["node-backup", "cluster-backup"];
 const SENTINEL: &str = "RESTORE_INCOMPLETE/aa-1-big-Data.db";
 const OWN_TAG: &str = "cassy-";
 
@@ -22,9 +22,9 @@ impl<N: Node> World<N> {
         self.sshd.sessions_ended().await?;
         let data = self.node.data_directories();
         let tags = oracle::snapshot_tags(&data)?.into_iter().filter(|tag| tag.starts_with(OWN_TAG));
-        let staging = data.iter().map(|data| data.join(STAGING)).filter(|path| path.exists());
+        let staging = data.iter().flat_map(|data| STAGING.map(|name| data.join(name)));
         let mut found: Vec<String> = tags.map(|tag| format!("the snapshot {tag}")).collect();
-        found.extend(staging.map(|path| path.display().to_string()));
+        found.extend(staging.filter(|path| path.exists()).map(|path| path.display().to_string()));
         let keys = self.objects()?;
         found.extend(keys.iter().filter(|key| is_passing(key)).cloned());
         found.extend(unnamed(&self.store(), &keys)?);
@@ -33,7 +33,8 @@ impl<N: Node> World<N> {
 
     /// Whether Cassandra is kept from starting on half a restore.
     pub fn has_sentinel(&self) -> bool {
-        self.node.data_directories().iter().any(|data| data.join(STAGING).join(SENTINEL).exists())
+        let is_there = |data: &PathBuf| STAGING.iter().any(|name| data.join(name).join(SENTINEL).exists());
+        self.node.data_directories().iter().any(is_there)
     }
 
     /// The keys of all objects in the store.

@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use cassy_backup_format::ConfigurationFacts;
 
 use super::process::Daemon;
 use super::yaml::{self, Document, YamlError};
+
+/// Nobody has more.
+const SEEDS_LIMIT: usize = 1_000;
 
 /// Why a configuration cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +96,22 @@ impl Configuration {
     pub(crate) fn not_a_number(&self, key: &str) -> Option<String> {
         let written = self.document.text(key)?;
         self.document.number(key).is_none().then(|| written.to_owned())
+    }
+
+    /// The seeds, by address or name, without the port that one may have.
+    pub(crate) fn seeds(&self) -> Vec<String> {
+        let written = self.document.text("seed_provider.parameters.seeds").unwrap_or_default();
+        split(written).take(SEEDS_LIMIT).map(|seed| host(&seed)).collect()
+    }
+
+    /// The tokens that `initial_token` names.
+    pub(crate) fn initial_tokens(&self) -> Vec<String> {
+        split(self.document.text("initial_token").unwrap_or_default()).collect()
+    }
+
+    /// Whether a node without data of its own streams it from others.
+    pub(crate) fn auto_bootstrap(&self) -> Option<bool> {
+        self.document.flag("auto_bootstrap")
     }
 
     /// The facts, directories resolved. What cannot be resolved is absent.
@@ -221,6 +241,19 @@ impl RackFile {
     }
 }
 
+/// Addresses in their usual spelling.
+fn host(seed: &str) -> String {
+    let socket = seed.parse::<SocketAddr>().map(|socket| socket.ip());
+    match seed.parse::<IpAddr>().or(socket) {
+        Ok(address) => address.to_canonical().to_string(),
+        Err(_) => seed.split_once(':').map_or(seed, |(name, _port)| name).to_owned(),
+    }
+}
+
+fn split(list: &str) -> impl Iterator<Item = String> {
+    list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned)
+}
+
 /// The class without its package.
 pub(crate) fn simple_name(class: &str) -> &str {
     class.rsplit('.').next().unwrap_or(class)
@@ -289,6 +322,18 @@ mod tests {
         assert_eq!((storage.address.as_deref(), storage.port), (Some("10.0.0.1"), 7100));
         let [_, storage] = configuration("listen_interface: eth0\n").1.listeners();
         assert_eq!(storage.address, None);
+    }
+
+    #[test]
+    fn seeds_and_tokens_are_listed_without_what_is_written_around_them() {
+        let seeds = "10.0.0.1:7000, ::ffff:10.0.0.2,[2001:DB8::1]:7000 ,2001:DB8::2,node5,node6:7000,";
+        let (_etc, configuration) = configuration(&format!(
+            "initial_token: -5, 6 ,\nauto_bootstrap: no\nseed_provider:\n  - parameters: [{{seeds: '{seeds}'}}]\n"
+        ));
+        let expected = ["10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::2", "node5", "node6"];
+        assert_eq!(configuration.seeds(), expected);
+        assert_eq!(configuration.initial_tokens(), ["-5", "6"]);
+        assert_eq!(configuration.auto_bootstrap(), Some(false));
     }
 
     #[test]

@@ -104,9 +104,9 @@ impl Document {
 enum Level {
     /// A mapping: its path with a dot at its end, and the key whose value comes next.
     Mapping { prefix: String, key: Option<String> },
-    /// A list of scalars under a path.
+    /// A list under a path. Its mappings lie under the same path; of equal keys in them the last counts.
     List { path: String, items: Vec<String>, anchor: usize },
-    /// A collection that is of no interest: in a list, or as a key.
+    /// A collection that is of no interest: a list in a list, or one as a key.
     Skipped,
 }
 
@@ -172,6 +172,7 @@ impl Reader {
     fn hold_path(&mut self, line: usize) -> Result<(), YamlError> {
         match self.levels.last() {
             Some(Level::Mapping { prefix, key: Some(key) }) => self.hold(prefix.len() + key.len(), line),
+            Some(Level::List { path, .. }) => self.hold(path.len(), line),
             _ => Ok(()),
         }
     }
@@ -197,7 +198,8 @@ impl Reader {
                 Some(key) => Level::Mapping { prefix: format!("{prefix}{key}."), key: None },
                 None => Level::Skipped,
             },
-            Some(Level::List { .. } | Level::Skipped) => Level::Skipped,
+            Some(Level::List { path, .. }) => Level::Mapping { prefix: format!("{path}."), key: None },
+            Some(Level::Skipped) => Level::Skipped,
         };
         self.push(level, line)
     }
@@ -294,6 +296,7 @@ mod tests {
         assert_eq!(document.text("commitlog_directory"), None);
         assert_eq!(document.text("saved_caches_directory"), Some("/x"));
         assert!(document.list("seed_provider").is_empty());
+        assert_eq!(document.text("seed_provider.parameters.seeds"), Some("1.2.3.4"));
         assert_eq!(document.text("absent"), None);
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cassy_agent_protocol::{RestoreScope, RestoreWay};
 use cassy_backup_format::ConfigurationFacts;
 
 use super::layout::Layout;
@@ -13,11 +14,13 @@ use crate::inspect::configuration::RackFile;
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) backup: Backup,
-    /// The name of the staging directory.
-    pub(crate) staging: String,
+    /// What the restore is a part of.
+    pub(crate) scope: RestoreScope,
+    /// The name of the staging directory: that of an interrupted restore of this very backup, else the scope's own.
+    pub(crate) staging: &'static str,
     pub(crate) target: Target,
-    /// It takes the place of a node of another address.
-    pub(crate) replaces: bool,
+    /// How it relates to the node that was backed up.
+    pub(crate) way: RestoreWay,
     /// Empty when the target has no data directory, or one that is not looked at.
     pub(crate) roots: Vec<Root>,
     /// Commit log, hints, saved caches and cdc directories.
@@ -64,7 +67,7 @@ pub(crate) struct Backup {
     pub(crate) partitioner: String,
     pub(crate) datacenter: String,
     pub(crate) rack: String,
-    pub(crate) tokens: usize,
+    pub(crate) tokens: Vec<String>,
     pub(crate) address: String,
     pub(crate) configuration: ConfigurationFacts,
     pub(crate) files: u64,
@@ -89,6 +92,10 @@ pub(crate) enum Target {
 pub(crate) struct Known {
     pub(crate) path: PathBuf,
     pub(crate) configuration: ConfigurationFacts,
+    /// What it says of `auto_bootstrap`.
+    pub(crate) auto_bootstrap: Option<bool>,
+    /// The seeds that it names.
+    pub(crate) seeds: Vec<String>,
     /// What is written for `num_tokens`, when it is no number.
     pub(crate) wrong_num_tokens: Option<String>,
     /// `None` for a snitch that reads no such file; else the file, or why it cannot be read.
@@ -117,6 +124,8 @@ pub(crate) struct Root {
     pub(crate) device: u64,
     pub(crate) free_bytes: u64,
     pub(crate) staging: Staging,
+    /// What stands where a restore of the other scope stages.
+    pub(crate) other_staging: Staging,
     /// Files have been staged since this restore began.
     pub(crate) is_staged: bool,
     /// Things were moved aside here before.

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cassy_agent_protocol::RestoreRequest;
+use cassy_agent_protocol::{RestoreRequest, RestoreScope};
 use cassy_backup_format::{ConfigurationFacts, Header, SstableEntry, TableRef};
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
@@ -36,10 +36,11 @@ pub(crate) fn gather(
     let (target, listeners) = target(machine, request, header);
     let mut facts = Facts {
         backup: backup(manifest),
-        staging: request.staging.clone(),
+        scope: request.scope,
+        staging: request.scope.staging(),
         roots: Vec::new(),
         sides: Vec::new(),
-        replaces: request.replaces,
+        way: request.way.clone(),
         move_aside: request.move_aside.clone(),
         daemons: daemons(machine, &target),
         listeners,
@@ -55,10 +56,25 @@ pub(crate) fn gather(
     facts.sides = sides(&known.configuration);
     let Some(layout) = &known.layout else { return Ok(facts) };
     let marker = Marker::of(request);
-    let looks = Looks { machine, header, agent: &facts.agent, staging: &request.staging, marker: &marker };
+    facts.staging = staging(request.scope, layout.roots(), &marker);
+    let looks = Looks { machine, header, agent: &facts.agent, staging: facts.staging, marker: &marker };
     facts.roots = layout.roots().iter().map(|path| looks.root(path)).collect();
-    facts.complete = take_inventory(manifest, layout, &request.staging, &mut facts.roots)?;
+    facts.complete = take_inventory(manifest, layout, facts.staging, &mut facts.roots)?;
     Ok(facts)
+}
+
+/// What a restore of the other scope has begun is finished where it was begun.
+fn staging(scope: RestoreScope, roots: &[PathBuf], marker: &Marker) -> &'static str {
+    let is_begun = |name: &str| {
+        let look = |path: &PathBuf| {
+            let tree = Tree::root(path, &Steps::default())?;
+            tree.map_or(Ok(Staging::Clean), |tree| Staging::look(&tree, name, marker))
+        };
+        roots.iter().any(|path| matches!(look(path), Ok(Staging::Ours)))
+    };
+    let own = scope.staging();
+    let other = RestoreScope::ALL.map(RestoreScope::staging).into_iter().find(|name| *name != own);
+    other.filter(|other| !is_begun(own) && is_begun(other)).unwrap_or(own)
 }
 
 fn backup(manifest: &Manifest) -> Backup {
@@ -70,7 +86,7 @@ fn backup(manifest: &Manifest) -> Backup {
         partitioner: header.partitioner.clone(),
         datacenter: header.datacenter.clone(),
         rack: header.rack.clone(),
-        tokens: header.tokens.len(),
+        tokens: header.tokens.clone(),
         address: header.address.clone(),
         configuration: header.configuration.clone(),
         files: manifest.files,
@@ -90,7 +106,8 @@ fn agent(machine: &Machine) -> Agent {
 }
 
 fn target(machine: &Machine, request: &RestoreRequest, header: &Header) -> (Target, Vec<String>) {
-    let configuration = match target_configuration(machine, request, &header.configuration) {
+    let recorded = header.configuration.yaml_path.as_slice();
+    let configuration = match stopped_configuration(machine, request.cassandra_yaml.as_deref(), recorded) {
         Ok(configuration) => configuration,
         Err(reason) => return (Target::Unknown { reason }, Vec::new()),
     };
@@ -103,6 +120,8 @@ fn target(machine: &Machine, request: &RestoreRequest, header: &Header) -> (Targ
         .collect();
     let known = Known {
         layout: Layout::new(&facts, &header.configuration),
+        auto_bootstrap: configuration.auto_bootstrap(),
+        seeds: configuration.seeds(),
         wrong_num_tokens: configuration.not_a_number("num_tokens"),
         rack: configuration.rack_file().map(|rack| rack.map_err(|error| chain(&error))),
         path: configuration.path,
@@ -114,16 +133,16 @@ fn target(machine: &Machine, request: &RestoreRequest, header: &Header) -> (Targ
 
 /// The one that was asked for; else the one that the backup's Cassandra had loaded, if it is still there; else
 /// one of the packages'.
-fn target_configuration(
+pub(super) fn stopped_configuration(
     machine: &Machine,
-    request: &RestoreRequest,
-    recorded: &ConfigurationFacts,
+    asked: Option<&str>,
+    recorded: &[String],
 ) -> Result<Configuration, String> {
-    if let Some(path) = &request.cassandra_yaml {
+    if let Some(path) = asked {
         return Configuration::read(Path::new(path)).map_err(|error| chain(&error));
     }
     let candidates: Vec<PathBuf> =
-        recorded.yaml_path.iter().map(PathBuf::from).chain(machine.packaged_yaml.iter().cloned()).collect();
+        recorded.iter().map(PathBuf::from).chain(machine.packaged_yaml.iter().cloned()).collect();
     match candidates.iter().find(|path| path.exists()) {
         Some(path) => Configuration::read(path).map_err(|error| chain(&error)),
         None => {
@@ -198,6 +217,11 @@ fn look_at(side: &mut Side) -> Result<(), FileError> {
     })
 }
 
+/// True for what lies in a data directory of Cassandra's and is in nobody's way, or is looked at by itself.
+fn is_set_apart(path: &Path) -> bool {
+    is_nobodys(path) || RestoreScope::ALL.iter().any(|scope| path == Path::new(scope.staging()))
+}
+
 /// True for what lies in a directory of Cassandra's and is in nobody's way.
 fn is_nobodys(path: &Path) -> bool {
     path == Path::new(LOST_FOUND) || path.parent() == Some(Path::new("")) && aside::is_aside(path.as_os_str())
@@ -214,7 +238,7 @@ struct Looks<'a> {
     machine: &'a Machine,
     header: &'a Header,
     agent: &'a Agent,
-    staging: &'a str,
+    staging: &'static str,
     marker: &'a Marker,
 }
 
@@ -236,6 +260,7 @@ impl Looks<'_> {
             device: 0,
             free_bytes: 0,
             staging: Staging::Clean,
+            other_staging: Staging::Clean,
             is_staged: false,
             has_aside: false,
             missing_bytes: 0,
@@ -253,6 +278,11 @@ impl Looks<'_> {
         root.exists = tree.is_some();
         if let Some(tree) = &tree {
             root.staging = Staging::look(tree, self.staging, self.marker)?;
+            for other in
+                RestoreScope::ALL.map(RestoreScope::staging).iter().filter(|name| **name != self.staging)
+            {
+                root.other_staging = Staging::look(tree, other, self.marker)?;
+            }
             root.is_staged = tree.descend(&[self.staging, STAGED])?.is_some();
             root.has_aside = aside::has_aside(tree)?;
         }
@@ -315,7 +345,7 @@ fn take_inventory(
 ) -> Result<bool, RestoreError> {
     let mut present = Present::default();
     for (index, root) in roots.iter_mut().enumerate() {
-        if let Err(error) = present.read(index, root, staging) {
+        if let Err(error) = present.read(index, root) {
             root.problem.get_or_insert(chain(&error));
         }
     }
@@ -332,7 +362,7 @@ fn take_inventory(
     let nothing_else = present.0.is_empty() && roots.iter().all(|root| root.unexpected.count == 0);
     if !present.0.is_empty() {
         for (index, root) in roots.iter_mut().enumerate().filter(|(_, root)| root.problem.is_none()) {
-            if let Err(error) = present.tell(index, root, staging) {
+            if let Err(error) = present.tell(index, root) {
                 root.problem = Some(chain(&error));
             }
         }
@@ -345,9 +375,9 @@ fn take_inventory(
 struct Present(HashSet<[u8; 16]>);
 
 impl Present {
-    fn read(&mut self, index: usize, root: &mut Root, staging: &str) -> Result<(), FileError> {
+    fn read(&mut self, index: usize, root: &mut Root) -> Result<(), FileError> {
         let Root { path, unexpected, .. } = root;
-        files_below(path, staging, |found| match (found.kind, found.path.to_str()) {
+        files_below(path, |found| match (found.kind, found.path.to_str()) {
             (Kind::File, Some(path)) => {
                 self.0.insert(fingerprint(index, path, found.size));
             }
@@ -361,9 +391,9 @@ impl Present {
     }
 
     /// What is left is nothing that the backup has.
-    fn tell(&self, index: usize, root: &mut Root, staging: &str) -> Result<(), FileError> {
+    fn tell(&self, index: usize, root: &mut Root) -> Result<(), FileError> {
         let Root { path, unexpected, .. } = root;
-        files_below(path, staging, |found| {
+        files_below(path, |found| {
             let text = found.path.to_str().filter(|_| found.kind == Kind::File);
             if text.is_some_and(|text| self.0.contains(&fingerprint(index, text, found.size))) {
                 unexpected.add(path.join(found.path), found.size);
@@ -372,10 +402,9 @@ impl Present {
     }
 }
 
-fn files_below(root: &Path, staging: &str, mut see: impl FnMut(TreeFound<'_>)) -> Result<(), FileError> {
+fn files_below(root: &Path, mut see: impl FnMut(TreeFound<'_>)) -> Result<(), FileError> {
     let Some(tree) = Tree::root(root, &Steps::default())? else { return Ok(()) };
-    let skip = |path: &Path| is_nobodys(path) || path == Path::new(staging);
-    tree.walk(&skip, &mut |found| {
+    tree.walk(&is_set_apart, &mut |found| {
         see(found);
         Ok(())
     })

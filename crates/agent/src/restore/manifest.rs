@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use cassy_agent_protocol::RestoreRequest;
+use cassy_agent_protocol::{RestoreRequest, RestoreScope, RestoreWay};
 use cassy_backup_format::{Header, Keys, ManifestReader, ObjectKey, SstableEntry};
 use cassy_sstable::{ComponentName, SstableName, TableDirectory, is_index_directory, is_plain_name};
 use cassy_store::Store;
@@ -33,8 +33,7 @@ pub(crate) struct Manifest {
     pub(crate) files: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
-    /// What it holds of other nodes is left out.
-    without_peers: bool,
+    left_out: LeftOut,
 }
 
 impl Manifest {
@@ -59,11 +58,12 @@ impl Manifest {
         let refused = |reason| RestoreError::Refused { key: key.clone(), reason };
         check_header(request, lines.header()).map_err(refused)?;
         let keys = Keys::new(request.cluster_id.clone()).map_err(|error| refused(error.to_string()))?;
+        let left_out = LeftOut::of(&request.way);
         let (mut files, mut bytes) = (0u64, 0u64);
         for entry in &mut lines {
             let entry = entry.map_err(invalid)?;
             check_entry(&entry, &keys, request).map_err(refused)?;
-            if !(request.replaces && is_of_peers(&entry)) {
+            if !left_out.has(&entry) {
                 files += entry.files.len() as u64;
                 bytes = entry.files.iter().fold(bytes, |sum, file| sum.saturating_add(file.size));
             }
@@ -76,7 +76,7 @@ impl Manifest {
             return Err(refused(reason));
         }
         let header = lines.header().clone();
-        Ok(Self { path, key, header, files, bytes, without_peers: request.replaces })
+        Ok(Self { path, key, header, files, bytes, left_out })
     }
 
     /// The SSTables to put back, in the manifest's order.
@@ -84,9 +84,9 @@ impl Manifest {
         &self,
     ) -> Result<impl Iterator<Item = Result<SstableEntry, RestoreError>>, RestoreError> {
         let key = self.key.clone();
-        let (lines, without_peers) = (open(&self.path, &key)?, self.without_peers);
+        let (lines, left_out) = (open(&self.path, &key)?, self.left_out);
         Ok(lines
-            .filter(move |entry| !(without_peers && entry.as_ref().is_ok_and(is_of_peers)))
+            .filter(move |entry| !entry.as_ref().is_ok_and(|entry| left_out.has(entry)))
             .map(move |entry| entry.map_err(|source| RestoreError::Manifest { key: key.clone(), source })))
     }
 
@@ -96,8 +96,33 @@ impl Manifest {
     }
 }
 
-fn is_of_peers(entry: &SstableEntry) -> bool {
-    entry.table.keyspace == "system" && PEERS.contains(&entry.table.table.as_str())
+/// What is not put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeftOut {
+    Nothing,
+    /// What the node knew of others.
+    Peers,
+    /// Who the node was, too.
+    System,
+}
+
+impl LeftOut {
+    fn of(way: &RestoreWay) -> Self {
+        match way {
+            RestoreWay::InPlace => Self::Nothing,
+            RestoreWay::Replacement => Self::Peers,
+            RestoreWay::Copy { .. } => Self::System,
+        }
+    }
+
+    fn has(self, entry: &SstableEntry) -> bool {
+        let is_system = entry.table.keyspace == "system";
+        match self {
+            Self::Nothing => false,
+            Self::Peers => is_system && PEERS.contains(&entry.table.table.as_str()),
+            Self::System => is_system,
+        }
+    }
 }
 
 fn open(path: &Path, key: &ObjectKey) -> Result<ManifestReader<BufReader<File>>, RestoreError> {
@@ -151,7 +176,8 @@ fn check_header(request: &RestoreRequest, header: &Header) -> Result<(), String>
 /// Beyond what the manifest's reader checks: every name can only be what it should be, and lies where it should.
 fn check_entry(entry: &SstableEntry, keys: &Keys, request: &RestoreRequest) -> Result<(), String> {
     let table = &entry.table;
-    let is_ours = table.keyspace == request.staging || is_aside(table.keyspace.as_ref());
+    let is_staging = RestoreScope::ALL.iter().any(|scope| table.keyspace == scope.staging());
+    let is_ours = is_staging || is_aside(table.keyspace.as_ref());
     if !is_plain_name(&table.keyspace) || table.keyspace.starts_with('.') || is_ours {
         return Err(format!("{:?} is not the name of a keyspace", table.keyspace));
     }

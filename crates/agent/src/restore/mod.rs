@@ -19,6 +19,7 @@ mod plan;
 mod retry;
 mod schema;
 mod stage;
+mod tokens;
 mod tree;
 
 use std::path::Path;
@@ -38,6 +39,7 @@ use manifest::Manifest;
 use marker::Marker;
 use place::Begun;
 use stage::{Done, Stager};
+pub(crate) use tokens::read as read_tokens;
 use tree::Steps;
 
 /// Says what a restore would do and what stands in its way. Changes nothing on the node but `spool`, a private
@@ -75,14 +77,10 @@ async fn prepare(
     request: &RestoreRequest,
     spool: &Path,
 ) -> Result<Prepared, RestoreError> {
-    let key = || request.manifest.key.clone();
-    if !is_plain_name(&request.staging) || request.staging.starts_with('.') {
-        let reason = format!("{:?} cannot be a staging directory", request.staging);
-        return Err(RestoreError::Refused { key: key(), reason });
-    }
     if let Some(job_id) = request.move_aside.as_ref().filter(|job_id| !is_plain_name(job_id)) {
-        let reason = format!("nothing can be moved aside for a job {job_id:?}");
-        return Err(RestoreError::Refused { key: key(), reason });
+        let (key, reason) =
+            (request.manifest.key.clone(), format!("nothing can be moved aside for a job {job_id:?}"));
+        return Err(RestoreError::Refused { key, reason });
     }
     let access = StoreAccess { location: request.store.location.clone() };
     let store = cassy_store::open(&access).map_err(RestoreError::Store)?;

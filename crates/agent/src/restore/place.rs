@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cassy_agent_protocol::RestoreScope;
 use cassy_backup_format::{FileEntry, SstableEntry};
 use cassy_sstable::{ComponentName, TOC_COMPONENT};
 use rustix::io::Errno;
@@ -60,7 +61,7 @@ impl Begun {
     fn begin(&mut self, facts: &Facts, marker: &Marker) -> Result<(), RestoreError> {
         for root in &facts.roots {
             let tree = self.make_root(root)?;
-            let staging = marker::set(&tree, &facts.staging, marker, &root.ownership)?;
+            let staging = marker::set(&tree, facts.staging, marker, &root.ownership)?;
             let destination = Destination { root: tree, staging: Some(staging), ownership: root.ownership };
             self.destinations.push(Arc::new(destination));
         }
@@ -73,7 +74,12 @@ impl Begun {
     /// Once files can be staged, nothing more is taken for what was there before.
     fn move_aside(&mut self, facts: &Facts, job_id: &str) -> Result<(), RestoreError> {
         self.moved = aside::in_the_way(facts);
-        aside::move_all(&self.moved, job_id, &|name| name == facts.staging.as_str(), &self.steps)?;
+        aside::move_all(
+            &self.moved,
+            job_id,
+            &|name| RestoreScope::ALL.iter().any(|scope| name == scope.staging()),
+            &self.steps,
+        )?;
         for destination in &self.destinations {
             let staging = destination.staging.as_ref();
             staging.map(|staging| staging.ensure(&[STAGED], &destination.ownership)).transpose()?;
@@ -121,13 +127,13 @@ impl Begun {
             .filter_map(|root| Tree::root(&root.path, steps).transpose())
             .collect::<Result<_, _>>()?;
         for root in &roots {
-            marker::clear_staged(root, &facts.staging)?;
+            marker::clear_staged(root, facts.staging)?;
         }
         if let Some(job_id) = facts.moves_aside() {
             aside::put_back(&self.moved, job_id, steps)?;
         }
         for root in roots.iter().rev() {
-            marker::remove(root, &facts.staging)?;
+            marker::remove(root, facts.staging)?;
         }
         for path in self.made.iter().rev() {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
@@ -163,7 +169,7 @@ impl Begun {
         }
         self.sync()?;
         for destination in &self.destinations {
-            marker::clear_staged(&destination.root, &facts.staging)?;
+            marker::clear_staged(&destination.root, facts.staging)?;
         }
         self.sync()?;
         self.unmark(facts)
@@ -172,7 +178,7 @@ impl Begun {
     /// The last act: the sentinel of the first data directory goes last.
     pub(crate) fn unmark(&self, facts: &Facts) -> Result<(), RestoreError> {
         for destination in self.destinations.iter().rev() {
-            marker::remove(&destination.root, &facts.staging)?;
+            marker::remove(&destination.root, facts.staging)?;
         }
         Ok(())
     }

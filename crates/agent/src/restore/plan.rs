@@ -1,11 +1,11 @@
 //! From facts to a plan: what stands in the way, with what to do about each, and what the operator should know.
 //! Pure and total; everything that is in the way is found at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cassy_agent_protocol::{MovedAside, RestorePlan};
+use cassy_agent_protocol::{MovedAside, RestorePlan, RestoreScope, RestoreWay};
 use cassy_backup_format::ConfigurationFacts;
 
 use super::aside;
@@ -35,6 +35,10 @@ pub(crate) fn plan(facts: &Facts) -> RestorePlan {
         Target::Known(known) => {
             address(facts, known, &mut plan.findings);
             configuration(facts, known, &mut plan);
+            if let RestoreWay::Copy { living } = &facts.way {
+                copy(facts, known, living, &mut plan);
+            }
+            plan.seeds.clone_from(&known.seeds);
             rack(facts, known, &mut plan.findings);
         }
     }
@@ -90,7 +94,7 @@ fn address(facts: &Facts, known: &Known, findings: &mut Vec<String>) {
     let (was, is) = (facts.backup.address.parse::<IpAddr>(), known.address.parse::<IpAddr>());
     if let (Ok(was), Ok(is)) = (was, is)
         && was.to_canonical() != is.to_canonical()
-        && !facts.replaces
+        && facts.way == RestoreWay::InPlace
     {
         findings.push(format!(
             "the backup is of {was}, and this is {is}; if this node takes the place of that one, say so with source_of"
@@ -109,7 +113,8 @@ fn configuration(facts: &Facts, known: &Known, plan: &mut RestorePlan) {
             "{yaml} names the root of the file system as one of Cassandra's directories; name a directory of its own"
         ));
     }
-    let tokens = was.num_tokens.map_or(facts.backup.tokens, |tokens| usize::try_from(tokens).unwrap_or(0));
+    let tokens =
+        was.num_tokens.map_or(facts.backup.tokens.len(), |tokens| usize::try_from(tokens).unwrap_or(0));
     if let Some(text) = &known.wrong_num_tokens {
         plan.findings.push(format!(
             "num_tokens is {text:?} in {yaml}, which is not a number; change the line to num_tokens: {}",
@@ -127,7 +132,8 @@ fn configuration(facts: &Facts, known: &Known, plan: &mut RestorePlan) {
         });
     };
     let cluster = is.cluster_name.as_deref();
-    if cluster.unwrap_or("Test Cluster") != facts.backup.cluster_name {
+    let is_copy = matches!(facts.way, RestoreWay::Copy { .. });
+    if !is_copy && cluster.unwrap_or("Test Cluster") != facts.backup.cluster_name {
         differs("cluster_name", &yaml_text(&facts.backup.cluster_name), cluster);
     }
     let partitioner = is.partitioner.as_deref();
@@ -148,6 +154,43 @@ fn configuration(facts: &Facts, known: &Known, plan: &mut RestorePlan) {
     }
     formats(was, is, &mut differs);
     changed(facts, known, &mut plan.warnings);
+}
+
+/// Without `system` a node knows neither its tokens nor that it has its data already, and nothing but the name of its
+/// cluster keeps it from the original's ring.
+fn copy(facts: &Facts, known: &Known, living: &[String], plan: &mut RestorePlan) {
+    let yaml = known.path.display();
+    let line = format!("change the line to initial_token: {}", facts.backup.tokens.join(","));
+    let is = known.configuration.initial_token.as_deref().unwrap_or_default();
+    let is: BTreeSet<_> = is.split(',').map(str::trim).filter(|token| !token.is_empty()).collect();
+    if is.is_empty() {
+        plan.findings
+            .push(format!("initial_token is not set in {yaml}, and a copy has no other tokens; {line}"));
+    } else if is != facts.backup.tokens.iter().map(String::as_str).collect() {
+        plan.findings.push(format!("initial_token in {yaml} does not name the tokens of the backup; {line}"));
+    }
+    if known.auto_bootstrap != Some(false) {
+        plan.findings.push(format!(
+            "auto_bootstrap is not false in {yaml}, and a copy would stream from others what it has already; change \
+             the line to auto_bootstrap: false"
+        ));
+    }
+    let cluster = known.configuration.cluster_name.as_deref().unwrap_or("Test Cluster");
+    if cluster != facts.backup.cluster_name {
+        return;
+    }
+    let line = "cluster_name: 'a name of its own'";
+    match living {
+        [] => plan.warnings.push(format!(
+            "cluster_name in {yaml} is that of the original cluster, of which nobody answers; were it to come back, the \
+             two would join: better change the line to {line}"
+        )),
+        living => plan.findings.push(format!(
+            "cluster_name in {yaml} is that of the original cluster, of which {} are alive, and the copy would join \
+             their ring; change the line to {line}",
+            living.join(", ")
+        )),
+    }
 }
 
 /// A name as it can stand in a yaml.
@@ -191,7 +234,8 @@ fn changed(facts: &Facts, known: &Known, warnings: &mut Vec<String>) {
             facts.roots.len()
         ));
     }
-    if is.initial_token.is_some() && is.initial_token != was.initial_token {
+    let is_copy = matches!(facts.way, RestoreWay::Copy { .. });
+    if !is_copy && is.initial_token.is_some() && is.initial_token != was.initial_token {
         warnings.push(format!(
             "initial_token in {} is not that of the backup; the restored node keeps the tokens of the backup",
             known.path.display()
@@ -228,7 +272,16 @@ fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
         plan.findings.push(format!("data directory {path} cannot be looked at: {problem}"));
         return;
     }
-    staging(facts, root, &mut plan.findings);
+    let other = RestoreScope::ALL.map(RestoreScope::staging).into_iter().find(|name| *name != facts.staging);
+    staging(root, facts.staging, &root.staging, &mut plan.findings);
+    match &root.other_staging {
+        Staging::Ours => plan.findings.push(format!(
+            "{} has a part of this restore as well as {}; move the one with fewer files aside",
+            root.path.join(other.unwrap_or_default()).display(),
+            facts.staging
+        )),
+        found => staging(root, other.unwrap_or_default(), found, &mut plan.findings),
+    }
     content(facts, root, &mut plan.findings);
     if !root.writable {
         let name = &facts.agent.name;
@@ -243,10 +296,10 @@ fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
     owner(facts, root, plan);
 }
 
-fn staging(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
-    let staging = root.path.join(&facts.staging);
+fn staging(root: &Root, name: &str, found: &Staging, findings: &mut Vec<String>) {
+    let staging = root.path.join(name);
     let staging = staging.display();
-    match &root.staging {
+    match found {
         Staging::Clean | Staging::Ours => {}
         Staging::Other { backup_id } => findings.push(format!(
             "a restore of backup {backup_id} into {} is incomplete ({staging}); restore that backup again to finish it, with \
@@ -349,7 +402,12 @@ fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
         SideKind::SavedCaches => ("saved caches", "caches of the data before"),
         SideKind::ChangeData => ("cdc", "changes of the data before"),
     };
-    let must_be_empty = matches!(side.kind, SideKind::CommitLog | SideKind::Segments | SideKind::Hints);
+    let must_be_empty = match side.kind {
+        SideKind::CommitLog | SideKind::Segments | SideKind::Hints => true,
+        SideKind::SavedCaches => false,
+        // Who reads the changes of a whole cluster would find those from after the instant among them.
+        SideKind::ChangeData => facts.scope == RestoreScope::Cluster,
+    };
     if let Some(problem) = &side.problem {
         let text = format!("{what} directory {path} cannot be looked at: {problem}");
         if must_be_empty {
@@ -368,14 +426,14 @@ fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
             "{what} directory {path} holds {holds}, made by a start that the interrupted restore refused; the \
              restore deletes such segments"
         )),
-        SideKind::CommitLog | SideKind::Segments | SideKind::Hints => plan
+        _ if must_be_empty => plan
             .findings
             .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: {MOVE}")),
         SideKind::SavedCaches => {
             plan.warnings
                 .push(format!("{what} directory {path} holds {holds}; the restore deletes saved caches"));
         }
-        SideKind::ChangeData => {
+        _ => {
             plan.warnings.push(format!("{what} directory {path} holds {holds}, {why}; they are left alone"));
         }
     }
@@ -415,7 +473,9 @@ pub(crate) fn moved(directories: &[PathBuf]) -> Option<String> {
 pub(crate) fn notes(facts: &Facts) -> Vec<String> {
     // Which version is installed is not known here: one that cannot read the files refuses to start on them.
     let version = format!("start Cassandra {} or a newer one that reads its files", facts.backup.version);
-    let mut notes = vec![if facts.backup.counters {
+    let mut notes = vec![if facts.scope == RestoreScope::Cluster {
+        format!("{version}, in the order that the answer of the restore has said")
+    } else if facts.backup.counters {
         format!(
             "a table has counters: {version}, with -Dcassandra.join_ring=false, run nodetool repair -full, then \
              nodetool join"
@@ -423,7 +483,7 @@ pub(crate) fn notes(facts: &Facts) -> Vec<String> {
     } else {
         format!("{version}; where other replicas were written to since the backup, run nodetool repair -full")
     }];
-    if facts.replaces {
+    if facts.way == RestoreWay::Replacement {
         notes.insert(
             0,
             format!(

@@ -76,6 +76,10 @@ impl Worker {
                 let files = on_thread(move || sweep::snapshots(&request)).await?;
                 Ok(Reply::Cleared { files })
             }
+            Request::ReadTokens(request) => {
+                let machine = self.machine.clone();
+                on_thread(move || restore::read_tokens(&machine, &request)).await
+            }
             Request::PlanRestore(request) => {
                 let plan = Box::pin(restore::plan(&context, &self.machine, &request, spool)).await;
                 plan.map(Reply::Planned).map_err(IntoAgentError::into_agent_error)

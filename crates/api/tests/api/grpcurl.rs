@@ -105,11 +105,13 @@ async fn list_and_describe() {
             message RestoreRequest {
               // The cluster, as RegisterCluster answered it. Required.
               string cluster_id = 1;
-              // IP addresses of the nodes to restore; all nodes of the backup when empty.
+              // IP addresses of the nodes to restore; all nodes of the backup when empty. Type 1: as many as the backup has nodes. One
+              // that the backup does not know is the node whose tokens its cassandra.yaml names as initial_token, unless source_of
+              // says which. When all are at new addresses it is a copy: it gets nothing of the keyspace system.
               repeated string target_ips = 2;
               // The backup, as TakeBackup answered it. Required.
               string snapshot_id = 3;
-              // 1: the whole cluster, 2: single nodes. Required.
+              // 1: the whole cluster to one instant, of a backup of backup_type 1; 2: single nodes. Required.
               uint32 restore_type = 4;
               // Restore the snapshot without the increments that were added to it.
               bool snapshot_only = 5;

@@ -307,9 +307,10 @@ async fn restore_requests() {
     for (request, message) in invalid {
         refused(&server.played, client.restore_backup(request).await, Code::InvalidArgument, message);
     }
-    let cluster = proto::RestoreRequest { restore_type: 1, ..restore() };
-    let answer = client.restore_backup(cluster).await;
-    refused(&server.played, answer, Code::Unimplemented, "restore_type 1 (cluster) is not implemented");
+    for restore_type in [1, 2] {
+        let request = proto::RestoreRequest { restore_type, ..restore() };
+        assert_eq!(client.restore_backup(request).await.unwrap().into_inner().restore_type, restore_type);
+    }
 }
 
 #[tokio::test]

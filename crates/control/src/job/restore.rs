@@ -1,4 +1,4 @@
-//! A restore of type 2: nodes, each from its own backup.
+//! A restore: of nodes, each from its own backup (type 2), or of a whole cluster to one instant (type 1).
 //!
 //! [`RestoreStage::Plan`] changes nothing, and whatever it finds in the way refuses the whole request. From
 //! then on a failing node fails alone, and a second request resumes it.
@@ -49,6 +49,12 @@ pub struct RestoreJob {
     pub cluster_id: ClusterId,
     /// Unix milliseconds.
     pub created_at_ms: i64,
+    /// All nodes go to one instant (type 1), and not each by itself (type 2).
+    #[serde(default)]
+    pub whole_cluster: bool,
+    /// Of a copy, under new addresses only: the nodes of the original cluster that are alive.
+    #[serde(default)]
+    pub copy: Option<Vec<String>>,
     /// What is in the way on the targets is moved aside.
     #[serde(default)]
     pub move_aside: bool,

@@ -110,7 +110,7 @@ async fn exists(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> 
 }
 
 /// Reads no more of the manifest than it takes.
-async fn header(store: &dyn Store, key: &ObjectKey) -> Result<Header, NodeError> {
+pub(crate) async fn header(store: &dyn Store, key: &ObjectKey) -> Result<Header, NodeError> {
     let mut bytes = store.read(key, None).await.map_err(|e| store_error(&e))?;
     let (mut begun, mut tried) = (Vec::new(), 0);
     loop {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cassy_agent_protocol::{Reply, Request, RestorePlan, RestoreRequest, RestoreSummary, StoreGrant};
+use cassy_agent_protocol::{
+    Reply, Request, RestorePlan, RestoreRequest, RestoreScope, RestoreSummary, RestoreWay, StoreGrant,
+};
 use tokio::time::timeout;
 
 use super::{Links, permanent, unexpected};
@@ -13,8 +15,6 @@ use crate::nodes::{NodeError, NodeErrorKind};
 
 /// Of the plan, the wait for a dead server's agent included.
 const PLAN_LIMIT: Duration = Duration::from_secs(300);
-/// The staging directory of a restore of nodes, as in Java Cassy.
-const STAGING: &str = "node-backup";
 
 /// Performs the effects of one restore job.
 pub(crate) struct RestorePerformer {
@@ -90,9 +90,13 @@ impl RestorePerformer {
             manifest: node.manifest.clone(),
             host_id: node.host_id,
             target: target.to_owned(),
-            replaces: node.replaces.is_some(),
+            way: match &job.copy {
+                Some(living) => RestoreWay::Copy { living: living.clone() },
+                None if node.replaces.is_some() => RestoreWay::Replacement,
+                None => RestoreWay::InPlace,
+            },
             cassandra_yaml: self.cassandra_yaml.clone(),
-            staging: STAGING.to_owned(),
+            scope: if job.whole_cluster { RestoreScope::Cluster } else { RestoreScope::Nodes },
             move_aside: job.move_aside.then(|| job.job_id.clone()),
         })
     }

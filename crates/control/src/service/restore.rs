@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cassy_backup_format::{BackupId, ClusterId};
+use cassy_backup_format::{BackupId, ClusterId, ClusterManifest};
 use cassy_catalog::JobKind;
 use cassy_store::StoreError;
 use futures::{StreamExt, TryStreamExt};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    LOOKS_AT_ONCE, Service, answered, cluster_id, keys, precondition, refused, store_failed, unimplemented,
+    LOOKS_AT_ONCE, Service, answered, cluster_id, keys, precondition, refused, store_failed,
 };
 use crate::dry_run;
 use crate::job::restore::RestoreNode;
 use crate::job::{Nodes, Outcome, RestoreJob, RestoreStage};
+use crate::next_steps::next_steps;
 use crate::nodes::NodeDescription;
 use crate::operations::{
     OperationError, OperationErrorKind, RestoreAnswer, RestoreRequest, RestoreType, Status,
@@ -25,25 +27,44 @@ use crate::registration;
 use crate::runner::Filing;
 use crate::targets;
 
+/// Nodes of the original cluster that a copy is told of.
+const SHOWN_LIVING: usize = 10;
+const NO_INSTANT: &str = "with increments the nodes are not of one instant: set snapshot_only for that, or run nodetool \
+    repair -full when all are up";
+
 impl Service {
     /// Answers once the work is handed out; a dry run once every node has said what would be done.
     pub(super) async fn restore(&self, request: RestoreRequest) -> Result<RestoreAnswer, OperationError> {
-        if request.restore_type != RestoreType::Node {
-            return Err(unimplemented("only restore type 2 (nodes) is served"));
+        let answered = self.restore_or_look(&request).await;
+        match answered {
+            Err(error) if request.dry_run && is_finding(&error) => Ok(RestoreAnswer {
+                message: dry_run::refusal(&error),
+                ..answer(&request, request.target_ips.clone(), Status::Initialized)
+            }),
+            answered => answered,
         }
+    }
+
+    async fn restore_or_look(&self, request: &RestoreRequest) -> Result<RestoreAnswer, OperationError> {
         let row = self.cluster(&request.cluster_id).await?;
         let cluster_id = cluster_id(&request.cluster_id)?;
         let manifest = self.backup_manifest(&cluster_id, &request.snapshot_id).await?;
+        let whole_cluster = request.restore_type == RestoreType::Cluster;
+        let known =
+            if whole_cluster { self.with_sources(request, &manifest).await? } else { request.clone() };
         let registered = row.target_ips.clone();
-        let known = self.known_addresses(row, &cluster_id, &request.snapshot_id).await?;
-        let mut nodes = targets::of_restore(&request, &manifest, &known)?;
-        let lives = self.refuse_replaced_that_live(registered, &request, &nodes).await;
+        let addresses = self.known_addresses(row, &cluster_id, &request.snapshot_id).await?;
+        let mut nodes = targets::of_restore(&known, &manifest, &addresses)?;
+        let answers = self.originals(registered, &known, &nodes).await;
+        let is_copy = whole_cluster && is_elsewhere(&nodes, &manifest);
+        let lives = if is_copy { Ok(()) } else { refuse_replaced_that_live(&answers, &nodes) };
         if !request.dry_run {
             lives.clone()?;
         }
         let mut notes = Vec::new();
         if !request.snapshot_only {
             (nodes, notes) = self.with_increments(&cluster_id, manifest.backup_id, nodes).await?;
+            notes.extend((whole_cluster && !notes.is_empty()).then(|| NO_INSTANT.to_owned()));
         }
         let now = self.parts.clock.now_ms();
         let job = RestoreJob {
@@ -51,47 +72,63 @@ impl Service {
             backup_id: manifest.backup_id,
             cluster_id,
             created_at_ms: now,
+            whole_cluster,
+            copy: is_copy.then(|| living(&answers, &manifest)),
             move_aside: request.move_aside,
             stage: RestoreStage::Plan,
             nodes,
             outcome: None,
         };
+        let targets = job.nodes.keys().cloned().collect();
         if request.dry_run {
             let looked = self.look(job).await?;
             let message = dry_run::text(&looked, lives.err().as_ref(), &notes);
-            return Ok(answer(request, &looked, Status::Initialized, message));
+            return Ok(RestoreAnswer { message, ..answer(request, targets, Status::Initialized) });
         }
+        let job = self.hand_out(request, job).await?;
+        let lines = notes.into_iter().chain(job.warnings()).chain(next_steps(&job));
+        let message = lines.collect::<Vec<_>>().join("\n");
+        Ok(RestoreAnswer { message, ..answer(request, targets, Status::Started) })
+    }
+
+    /// Files the job; answers once it is accepted.
+    async fn hand_out(
+        &self,
+        request: &RestoreRequest,
+        job: RestoreJob,
+    ) -> Result<RestoreJob, OperationError> {
         let filing = Filing {
             kind: JobKind::Restore,
-            operation_type: 2,
+            operation_type: if job.whole_cluster { 1 } else { 2 },
             cluster_id: request.cluster_id.clone(),
             snapshot_id: request.snapshot_id.clone(),
-            created_at_ms: now,
+            created_at_ms: job.created_at_ms,
         };
         let performer = Arc::new(self.restore_performer(&job));
         let view = self.runner.start(job, filing, performer).await?;
         let job = answered(view, |job: &RestoreJob| job.stage > RestoreStage::Plan).await?;
-        if let Some(Outcome::Refused(refusals)) = &job.outcome {
-            return Err(refused(refusals));
+        match &job.outcome {
+            Some(Outcome::Refused(refusals)) => Err(refused(refusals)),
+            _ => Ok(job),
         }
-        let message = notes.into_iter().chain(job.warnings()).collect::<Vec<_>>().join("\n");
-        Ok(answer(request, &job, Status::Started, message))
     }
 
     /// Every node's plan, without a job. In a task of its own: a client that hangs up leaves no agent behind.
     async fn look(&self, job: RestoreJob) -> Result<RestoreJob, OperationError> {
-        let Ok(permit) = Arc::clone(&self.dry_runs).try_acquire_owned() else {
-            let message = "too many dry runs are under way already";
-            return Err(OperationError::new(OperationErrorKind::Exhausted, message)
-                .hint("send the request again when one of them has ended"));
-        };
+        let permit = self.may_look()?;
         let performer = self.restore_performer(&job);
         let looked = tokio::spawn(async move {
             let _permit = permit;
             dry_run::look(&performer, job).await
         });
-        looked.await.map_err(|error| {
-            OperationError::new(OperationErrorKind::Internal, format!("the dry run was not made: {error}"))
+        looked.await.map_err(|error| not_made(&error))
+    }
+
+    pub(super) fn may_look(&self) -> Result<OwnedSemaphorePermit, OperationError> {
+        Arc::clone(&self.dry_runs).try_acquire_owned().map_err(|_taken| {
+            let message = "too many restores are being looked at already";
+            OperationError::new(OperationErrorKind::Exhausted, message)
+                .hint("send the request again when one of them has ended")
         })
     }
 
@@ -124,39 +161,23 @@ impl Service {
         Ok((nodes, notes))
     }
 
-    /// Two nodes of one host id end each other: a node whose place is taken has to be gone, by its own word and by
-    /// that of the ring, as far as anybody answers.
-    async fn refuse_replaced_that_live(
+    /// What those say who may know whether the nodes are alive whose data goes to other addresses. Only whom the
+    /// registration or the request names is asked.
+    async fn originals(
         &self,
         registered: Vec<String>,
         request: &RestoreRequest,
         nodes: &Nodes<RestoreNode>,
-    ) -> Result<(), OperationError> {
-        let replaced: Vec<_> =
-            nodes.values().filter_map(|node| Some((node.replaces.as_deref()?, node.host_id))).collect();
-        if replaced.is_empty() {
-            return Ok(());
+    ) -> Vec<NodeDescription> {
+        if nodes.values().all(|node| node.replaces.is_none()) {
+            return Vec::new();
         }
-        // Only whom the registration or the request names is asked.
         let named = request.source_of.values().filter(|source| source.parse::<IpAddr>().is_ok()).cloned();
         let asked: BTreeSet<String> = registered.into_iter().chain(named).collect();
         let asked: Vec<_> = asked.into_iter().filter(|address| !nodes.contains_key(address)).collect();
         let answers = asked.iter().map(|address| registration::describe(&*self.parts.access, address));
         let answers = futures::stream::iter(answers.collect::<Vec<_>>()).buffer_unordered(LOOKS_AT_ONCE);
-        let answers: Vec<NodeDescription> =
-            answers.filter_map(|answer| async move { answer.ok() }).collect().await;
-        for (address, host_id) in replaced {
-            let by_itself = answers.iter().any(|node| node.host_id == host_id);
-            let by_ring = answers.iter().any(|node| node.live.iter().any(|live| live == address));
-            if by_itself || by_ring {
-                let message =
-                    format!("{address} (host id {host_id}) is alive, and its place cannot be taken");
-                return Err(precondition(message).hint(
-                    "stop it for good and wait until the other nodes have noticed (nodetool status: DN)",
-                ));
-            }
-        }
-        Ok(())
+        answers.filter_map(|answer| async move { answer.ok() }).collect().await
     }
 
     /// The addresses that are the cluster's by our own database: as it is registered, and as it was backed up.
@@ -171,14 +192,57 @@ impl Service {
     }
 }
 
-fn answer(request: RestoreRequest, job: &RestoreJob, status: Status, message: String) -> RestoreAnswer {
+/// Two nodes of one host id end each other: a node whose place is taken has to be gone, by its own word and by
+/// that of the ring, as far as anybody answers.
+fn refuse_replaced_that_live(
+    answers: &[NodeDescription],
+    nodes: &Nodes<RestoreNode>,
+) -> Result<(), OperationError> {
+    for node in nodes.values() {
+        let (Some(address), host_id) = (&node.replaces, node.host_id) else { continue };
+        let by_itself = answers.iter().any(|node| node.host_id == host_id);
+        let by_ring = answers.iter().any(|node| node.live.iter().any(|live| live == address));
+        if by_itself || by_ring {
+            let message = format!("{address} (host id {host_id}) is alive, and its place cannot be taken");
+            return Err(precondition(message)
+                .hint("stop it for good and wait until the other nodes have noticed (nodetool status: DN)"));
+        }
+    }
+    Ok(())
+}
+
+/// All data goes to addresses that the backup does not know.
+fn is_elsewhere(nodes: &Nodes<RestoreNode>, manifest: &ClusterManifest) -> bool {
+    !nodes.keys().any(|target| manifest.nodes.iter().any(|node| node.address == *target))
+}
+
+/// The nodes of the backed-up cluster that are alive, by the word of any that answers.
+fn living(answers: &[NodeDescription], manifest: &ClusterManifest) -> Vec<String> {
+    let is_original = |answer: &&NodeDescription| {
+        manifest.nodes.iter().any(|node| answer.ring.values().any(|host_id| *host_id == node.host_id))
+    };
+    let living: BTreeSet<_> =
+        answers.iter().filter(is_original).flat_map(|answer| answer.live.iter()).collect();
+    living.into_iter().take(SHOWN_LIVING).cloned().collect()
+}
+
+/// What a dry run tells instead of failing.
+fn is_finding(error: &OperationError) -> bool {
+    matches!(error.kind, OperationErrorKind::FailedPrecondition | OperationErrorKind::Unavailable)
+}
+
+pub(super) fn not_made(error: &tokio::task::JoinError) -> OperationError {
+    OperationError::new(OperationErrorKind::Internal, format!("the restore was not looked at: {error}"))
+}
+
+fn answer(request: &RestoreRequest, target_ips: Vec<String>, status: Status) -> RestoreAnswer {
     RestoreAnswer {
         status,
-        cluster_id: request.cluster_id,
-        target_ips: job.nodes.keys().cloned().collect(),
-        snapshot_id: request.snapshot_id,
+        cluster_id: request.cluster_id.clone(),
+        target_ips,
+        snapshot_id: request.snapshot_id.clone(),
         restore_type: request.restore_type,
         snapshot_only: request.snapshot_only,
-        message,
+        message: String::new(),
     }
 }

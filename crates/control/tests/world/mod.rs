@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_agent_protocol::{
-    MovedAside, NodeFacts, Progress, Reply, Request, RestorePlan, RestoreSummary, ServerHello, StoreGrant,
-    UploadRequest, UploadSummary,
+    MovedAside, NodeFacts, Progress, Reply, Request, RestorePlan, RestoreSummary, RestoreWay, ServerHello,
+    StoreGrant, UploadRequest, UploadSummary,
 };
 use cassy_backup_format::{ConfigurationFacts, Header, HostId, Keys, ManifestWriter, ParentRef};
 use cassy_catalog::{Catalog, Lease, MetadataUrl, SERVER_LEASE};
@@ -213,7 +213,11 @@ impl Agent for FakeAgent {
             }
             Request::PlanRestore(plan) => {
                 self.0.planned.lock().unwrap().push(plan.manifest.key.to_string());
-                self.0.replaced.lock().unwrap().extend(plan.replaces.then_some(plan.target));
+                self.0
+                    .replaced
+                    .lock()
+                    .unwrap()
+                    .extend((plan.way == RestoreWay::Replacement).then_some(plan.target));
                 Reply::Planned(RestorePlan {
                     findings: self.0.findings.lock().unwrap().clone(),
                     warnings: vec!["it is late".to_owned()],
@@ -222,12 +226,14 @@ impl Agent for FakeAgent {
                     bytes: 7,
                     free_bytes: vec![9],
                     moved_aside: plan.move_aside.iter().map(|job_id| moved_aside(job_id)).collect(),
+                    seeds: Vec::new(),
                 })
             }
             Request::Restore(_) => Reply::Restored(RestoreSummary {
                 notes: vec!["start Cassandra".to_owned()],
                 ..RestoreSummary::default()
             }),
+            Request::ReadTokens(_) => Reply::Tokens { yaml: String::new(), tokens: Vec::new() },
             Request::Lock(_) | Request::CheckStore(_) => Reply::Done,
         };
         self.0.step(&format!("after {name}")).await?;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
-use cassy_agent_protocol::{ParentManifest, RestoreRequest, RestoreSummary, StoreGrant};
+use cassy_agent_protocol::{
+    ParentManifest, RestoreRequest, RestoreScope, RestoreSummary, RestoreWay, StoreGrant,
+};
 use cassy_backup_format::{
     Attempt, BackupId, BackupKind, ClusterId, ConfigurationFacts, FileEntry, Header, HostId, Keys,
     ManifestWriter, ObjectEntry, ObjectKey, SessionId, SstableEntry, TableRef, TableSchema,
@@ -198,10 +200,10 @@ impl Backup {
             backup_id: self.header.backup_id,
             manifest: ParentManifest { key, backup_id: self.header.backup_id, blake3: blake3_hex(manifest) },
             host_id: self.header.host_id,
-            replaces: false,
+            way: RestoreWay::InPlace,
             target: "127.0.0.1".to_owned(),
             cassandra_yaml: Some(node.path("conf/cassandra.yaml").to_str().unwrap().to_owned()),
-            staging: "node-backup".to_owned(),
+            scope: RestoreScope::Nodes,
             move_aside: None,
         }
     }

@@ -6,6 +6,7 @@ mod fixture;
 mod hostile;
 mod obstacles;
 mod rules;
+mod whole_cluster;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

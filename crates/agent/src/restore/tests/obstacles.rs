@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use cassy_agent_protocol::{RestorePlan, RestoreRequest};
+use cassy_agent_protocol::{RestorePlan, RestoreRequest, RestoreWay};
 
 use super::super::error::RestoreError;
 use super::super::facts::Facts;
@@ -231,7 +231,7 @@ async fn a_node_that_takes_anothers_place_gets_all_but_the_peers() {
         backup.sstable(&table("system", table_name, number), None, "nb-1-big", 0, b"peers").await;
     }
     let mut request = backup.request(&node).await;
-    (request.target, request.replaces) = ("10.0.0.9".to_owned(), true);
+    (request.target, request.way) = ("10.0.0.9".to_owned(), RestoreWay::Replacement);
     let summary = node.run(&request).await.unwrap();
     assert_eq!(node.files(), expected);
     let count = expected.iter().flatten().count();

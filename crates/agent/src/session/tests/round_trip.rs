@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::{
-    ParentManifest, Reply, Request, RestoreRequest, StoreGrant, UploadRequest, UploadSummary,
+    ParentManifest, Reply, Request, RestoreRequest, RestoreScope, RestoreWay, StoreGrant, UploadRequest,
+    UploadSummary,
 };
 use cassy_backup_format::{BackupId, BackupKind, ClusterId, ConfigurationFacts, HostId, SessionId};
 
@@ -78,10 +79,10 @@ fn restore(sent: &UploadRequest, summary: &UploadSummary, yaml: &Path) -> Restor
             blake3: summary.blake3.clone(),
         },
         host_id: sent.host_id,
-        replaces: false,
+        way: RestoreWay::InPlace,
         target: ADDRESS.to_owned(),
         cassandra_yaml: Some(yaml.to_str().unwrap().to_owned()),
-        staging: "node-backup".to_owned(),
+        scope: RestoreScope::Nodes,
         move_aside: None,
     }
 }

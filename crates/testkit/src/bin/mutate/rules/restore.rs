@@ -6,6 +6,8 @@ const EVERYTHING_IN_THE_WAY: Test =
     agent("restore::tests::obstacles::everything_in_the_way_is_found_at_once");
 const KILLED_AT_ANY_INSTANT: Test =
     agent("restore::tests::whatever_instant_it_is_killed_at_the_next_call_finishes");
+const NO_COPY: Test =
+    agent("restore::tests::whole_cluster::a_copy_that_would_not_be_one_is_refused_with_the_lines_to_change");
 const PLAN: &str = "crates/agent/src/restore/plan.rs";
 const MARKER: &str = "crates/agent/src/restore/marker.rs";
 const PLACE: &str = "crates/agent/src/restore/place.rs";
@@ -63,7 +65,7 @@ pub(super) const RULES: &[Mutation] = &[
         name: "another-cluster-name",
         removed: "cluster_name has to be the backup's",
         file: PLAN,
-        find: "if cluster.unwrap_or(\"Test Cluster\") != facts.backup.cluster_name {",
+        find: "if !is_copy && cluster.unwrap_or(\"Test Cluster\") != facts.backup.cluster_name {",
         replace: "if false {",
         test: EVERYTHING_IN_THE_WAY,
     },
@@ -135,8 +137,8 @@ pub(super) const RULES: &[Mutation] = &[
         name: "peers-to-another-address",
         removed: "a node that takes another's place gets nothing of the peers",
         file: "crates/agent/src/restore/manifest.rs",
-        find: "!(without_peers && ",
-        replace: "!(false && without_peers && ",
+        find: "Self::Peers => is_system && ",
+        replace: "Self::Peers => false && is_system && ",
         test: agent("restore::tests::obstacles::a_node_that_takes_anothers_place_gets_all_but_the_peers"),
     },
     Mutation {
@@ -146,6 +148,90 @@ pub(super) const RULES: &[Mutation] = &[
         find: "if by_itself || by_ring {",
         replace: "if false && (by_itself || by_ring) {",
         test: beside("cassy-control", "restore_targets", "the_place_of_a_living_node_is_not_taken"),
+    },
+    Mutation {
+        name: "copy-with-system",
+        removed: "a copy gets nothing of the keyspace system",
+        file: "crates/agent/src/restore/manifest.rs",
+        find: "Self::System => is_system,",
+        replace: "Self::System => false,",
+        test: agent("restore::tests::whole_cluster::a_copy_gets_nothing_of_the_keyspace_system"),
+    },
+    Mutation {
+        name: "copy-of-a-living-cluster",
+        removed: "a copy does not have the name of a cluster that is alive",
+        file: PLAN,
+        find: "if cluster != facts.backup.cluster_name {\n        return;",
+        replace: "if true {\n        return;",
+        test: NO_COPY,
+    },
+    Mutation {
+        name: "copy-with-other-tokens",
+        removed: "a copy has the tokens of the backup",
+        file: PLAN,
+        find: "} else if is != facts.backup.tokens.iter().map(String::as_str).collect() {",
+        replace: "} else if false {",
+        test: NO_COPY,
+    },
+    Mutation {
+        name: "one-instant-of-single-nodes",
+        removed: "only a backup of the whole cluster is restored to one instant",
+        file: "crates/control/src/service/whole_cluster.rs",
+        find: "if manifest.backup_type != 1 {",
+        replace: "if false {",
+        test: beside(
+            "cassy-control",
+            "whole_cluster",
+            "only_a_backup_of_the_cluster_goes_back_to_one_instant",
+        ),
+    },
+    Mutation {
+        name: "one-instant-of-a-part",
+        removed: "one instant is of all nodes",
+        file: "crates/control/src/service/whole_cluster.rs",
+        find: "if targets != 0 && targets != nodes {",
+        replace: "if false {",
+        test: beside("cassy-control", "whole_cluster", "a_part_of_the_cluster_is_refused"),
+    },
+    Mutation {
+        name: "two-targets-of-one-source",
+        removed: "two targets with the tokens of one node are refused",
+        file: "crates/control/src/mapping.rs",
+        find: "if let Some(other) = found.insert(source.host_id, address) {",
+        replace: "if let Some(other) = found.insert(source.host_id, address).filter(|_| false) {",
+        test: beside(
+            "cassy-control",
+            "whole_cluster",
+            "targets_that_are_nobody_or_the_same_are_refused_by_name_all_at_once",
+        ),
+    },
+    Mutation {
+        name: "moved-before-the-sentinel",
+        removed: "half of the data before a restore is never started",
+        file: PLACE,
+        find: "if facts.is_resumed() && facts.has_moved() {",
+        replace: "if false && facts.has_moved() {",
+        test: agent("restore::tests::aside::half_of_the_data_before_is_never_started"),
+    },
+    Mutation {
+        name: "not-put-back",
+        removed: "what was moved aside is put back when the backup turns out to be damaged",
+        file: PLACE,
+        find: "            aside::put_back(&self.moved, job_id, steps)?;\n",
+        replace: "            let _ = job_id;\n",
+        test: agent(
+            "restore::tests::aside::what_fails_for_good_before_anything_is_placed_puts_everything_back",
+        ),
+    },
+    Mutation {
+        name: "other-scopes-staging-ignored",
+        removed: "what a restore of the other scope has begun is finished",
+        file: "crates/agent/src/restore/gather.rs",
+        find: "other.filter(|other| !is_begun(own) && is_begun(other))",
+        replace: "other.filter(|_| false)",
+        test: agent(
+            "restore::tests::whole_cluster::what_a_restore_of_either_scope_has_begun_the_other_finishes",
+        ),
     },
     Mutation {
         name: "no-room",
@@ -443,7 +529,7 @@ pub(super) const RULES: &[Mutation] = &[
         name: "staging-stays",
         removed: "the staging directory is removed",
         file: PLACE,
-        find: "        for destination in &self.destinations {\n            marker::clear_staged(&destination.root, &facts.staging)?;\n        }\n",
+        find: "        for destination in &self.destinations {\n            marker::clear_staged(&destination.root, facts.staging)?;\n        }\n",
         replace: "",
         test: agent("restore::tests::everything_comes_back_where_it_was_with_its_modes"),
     },

@@ -30,6 +30,10 @@ pub(crate) fn next_steps(job: &RestoreJob) -> Vec<String> {
     let steps = steps.chain(others.iter().map(|target| format!("start {target}")));
     lines.extend(steps.zip(1..).map(|(step, number)| format!("{number}. {step}")));
     lines.push(
+        "one that ends with \"Unable to gossip with any peers\" was not answered by a seed in time: start it again"
+            .to_owned(),
+    );
+    lines.push(
         "the nodes are of one instant; hints that were under way and mutations that were dropped are in no backup: run \
          nodetool repair -full on each node once all are up"
             .to_owned(),

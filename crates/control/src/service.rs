@@ -385,7 +385,7 @@ impl Operations for Service {
     }
 
     async fn restore_backup(&self, request: RestoreRequest) -> Result<RestoreAnswer, OperationError> {
-        self.restore(request).await
+        self.restore(&request).await
     }
 
     async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {

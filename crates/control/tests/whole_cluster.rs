@@ -282,6 +282,7 @@ async fn all_nodes_go_back_in_place_and_the_answer_says_what_comes_next_seeds_fi
             |line: &str| answer.message.find(line).unwrap_or_else(|| panic!("{line}: {}", answer.message));
         assert!(at("1. start 127.0.0.2, a seed, and wait until it listens") < at("2. start 127.0.0.1\n"));
         assert!(at("2. start 127.0.0.1\n") < at("3. start 127.0.0.3\n"));
+        at("Unable to gossip with any peers");
         at("nodetool repair -full");
         at("system.paxos is back on all nodes");
         scene.request.dry_run = true;

@@ -10,9 +10,7 @@ use cassy_store::StoreError;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{
-    LOOKS_AT_ONCE, Service, answered, cluster_id, keys, precondition, refused, store_failed,
-};
+use super::{LOOKS_AT_ONCE, Service, answered, cluster_id, keys, precondition, refused, store_failed};
 use crate::dry_run;
 use crate::job::restore::RestoreNode;
 use crate::job::{Nodes, Outcome, RestoreJob, RestoreStage};
@@ -32,63 +30,90 @@ const SHOWN_LIVING: usize = 10;
 const NO_INSTANT: &str = "with increments the nodes are not of one instant: set snapshot_only for that, or run nodetool \
     repair -full when all are up";
 
+/// A restore that can be planned.
+struct Prepared {
+    job: RestoreJob,
+    /// Why it is refused, whatever the nodes say.
+    refusal: Option<OperationError>,
+    notes: Vec<String>,
+}
+
 impl Service {
     /// Answers once the work is handed out; a dry run once every node has said what would be done.
-    pub(super) async fn restore(&self, request: RestoreRequest) -> Result<RestoreAnswer, OperationError> {
-        let answered = self.restore_or_look(&request).await;
-        match answered {
-            Err(error) if request.dry_run && is_finding(&error) => Ok(RestoreAnswer {
-                message: dry_run::refusal(&error),
-                ..answer(&request, request.target_ips.clone(), Status::Initialized)
-            }),
-            answered => answered,
-        }
-    }
-
-    async fn restore_or_look(&self, request: &RestoreRequest) -> Result<RestoreAnswer, OperationError> {
+    pub(super) async fn restore(&self, request: &RestoreRequest) -> Result<RestoreAnswer, OperationError> {
         let row = self.cluster(&request.cluster_id).await?;
         let cluster_id = cluster_id(&request.cluster_id)?;
         let manifest = self.backup_manifest(&cluster_id, &request.snapshot_id).await?;
-        let whole_cluster = request.restore_type == RestoreType::Cluster;
-        let known =
-            if whole_cluster { self.with_sources(request, &manifest).await? } else { request.clone() };
         let registered = row.target_ips.clone();
         let addresses = self.known_addresses(row, &cluster_id, &request.snapshot_id).await?;
-        let mut nodes = targets::of_restore(&known, &manifest, &addresses)?;
-        let answers = self.originals(registered, &known, &nodes).await;
-        let is_copy = whole_cluster && is_elsewhere(&nodes, &manifest);
-        let lives = if is_copy { Ok(()) } else { refuse_replaced_that_live(&answers, &nodes) };
-        if !request.dry_run {
-            lives.clone()?;
+        let mapped = match self.mapped(request, &manifest, &addresses).await {
+            Err(error) if request.dry_run && is_finding(&error) => {
+                let nobody = answer(request, request.target_ips.clone(), Status::Initialized);
+                return Ok(RestoreAnswer { message: dry_run::refusal(&error), ..nobody });
+            }
+            mapped => mapped?,
+        };
+        let Prepared { job, refusal, notes } = self.prepared(mapped, &manifest, registered).await?;
+        let targets = job.nodes.keys().cloned().collect();
+        if request.dry_run {
+            let looked = self.look(job).await?;
+            let message = dry_run::text(&looked, refusal.as_ref(), &notes);
+            return Ok(RestoreAnswer { message, ..answer(request, targets, Status::Initialized) });
         }
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        let job = self.hand_out(request, job).await?;
+        let lines = notes.into_iter().chain(job.warnings()).chain(next_steps(&job));
+        let message = lines.collect::<Vec<_>>().join("\n");
+        Ok(RestoreAnswer { message, ..answer(request, targets, Status::Started) })
+    }
+
+    /// The request with all that it leaves to be found out, and which node goes where.
+    async fn mapped(
+        &self,
+        request: &RestoreRequest,
+        manifest: &ClusterManifest,
+        addresses: &BTreeSet<String>,
+    ) -> Result<(RestoreRequest, Nodes<RestoreNode>), OperationError> {
+        let known = match request.restore_type {
+            RestoreType::Cluster => self.with_sources(request, manifest).await?,
+            RestoreType::Node => request.clone(),
+        };
+        let nodes = targets::of_restore(&known, manifest, addresses)?;
+        Ok((known, nodes))
+    }
+
+    /// What can be said before any target is asked.
+    async fn prepared(
+        &self,
+        (request, mut nodes): (RestoreRequest, Nodes<RestoreNode>),
+        manifest: &ClusterManifest,
+        registered: Vec<String>,
+    ) -> Result<Prepared, OperationError> {
+        let whole_cluster = request.restore_type == RestoreType::Cluster;
+        let answers = self.originals(registered, &request, &nodes).await;
+        let is_copy = whole_cluster && is_elsewhere(&nodes, manifest);
+        let refusal = if is_copy { None } else { refuse_replaced_that_live(&answers, &nodes).err() };
         let mut notes = Vec::new();
         if !request.snapshot_only {
-            (nodes, notes) = self.with_increments(&cluster_id, manifest.backup_id, nodes).await?;
+            (nodes, notes) = self.with_increments(&manifest.cluster_id, manifest.backup_id, nodes).await?;
             notes.extend((whole_cluster && !notes.is_empty()).then(|| NO_INSTANT.to_owned()));
         }
         let now = self.parts.clock.now_ms();
         let job = RestoreJob {
             job_id: BackupId::at(now).to_string(),
             backup_id: manifest.backup_id,
-            cluster_id,
+            cluster_id: manifest.cluster_id.clone(),
             created_at_ms: now,
             whole_cluster,
-            copy: is_copy.then(|| living(&answers, &manifest)),
+            copy: is_copy.then(|| living(&answers, manifest)),
             move_aside: request.move_aside,
             stage: RestoreStage::Plan,
             nodes,
             outcome: None,
         };
-        let targets = job.nodes.keys().cloned().collect();
-        if request.dry_run {
-            let looked = self.look(job).await?;
-            let message = dry_run::text(&looked, lives.err().as_ref(), &notes);
-            return Ok(RestoreAnswer { message, ..answer(request, targets, Status::Initialized) });
-        }
-        let job = self.hand_out(request, job).await?;
-        let lines = notes.into_iter().chain(job.warnings()).chain(next_steps(&job));
-        let message = lines.collect::<Vec<_>>().join("\n");
-        Ok(RestoreAnswer { message, ..answer(request, targets, Status::Started) })
+        Ok(Prepared { job, refusal, notes })
     }
 
     /// Files the job; answers once it is accepted.

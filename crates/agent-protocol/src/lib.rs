@@ -6,11 +6,13 @@
 //! loopback travel in the same frames ([`relay`]).
 
 pub mod frame;
+mod guard;
 mod message;
 pub mod relay;
 mod tag;
 
 pub use frame::{FrameDecoder, FrameError, PREAMBLE};
+pub use guard::{GuardOrder, Instance};
 pub use message::*;
 pub use relay::{Piece, RelayEnd, RelayFrame};
 pub use tag::{ForeignTag, SnapshotTag};

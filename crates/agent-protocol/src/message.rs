@@ -8,7 +8,7 @@ use cassy_backup_format::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{RelayFrame, SnapshotTag};
+use crate::{GuardOrder, RelayFrame, SnapshotTag};
 
 /// From the server to the agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -136,6 +136,11 @@ pub enum Request {
     ListSnapshots(DataDirectories),
     /// Delete what is left of these snapshots.
     SweepSnapshots(SweepRequest),
+    /// Reach every instance of this order, and arm a guard that is a process of its own: it unpauses when this agent
+    /// ends or its deadline passes.
+    Guard(GuardOrder),
+    /// Everybody goes on: the guard ends without doing anything.
+    ReleaseGuard,
     /// Say which tokens the `cassandra.yaml` of a stopped node names.
     ReadTokens(ReadTokensRequest),
     /// Say what a restore would do and what stands in its way. Changes nothing.

@@ -1,6 +1,6 @@
 //! Answers of the operations in wire types.
 
-use cassy_control::{BackupAnswer, BackupType, Cluster, NodeEntry, RestoreAnswer, RestoreType, Status};
+use cassy_control::{BackupAnswer, Cluster, FreezeReport, NodeEntry, PausedInstance, RestoreAnswer, Status};
 
 use crate::proto;
 
@@ -43,6 +43,23 @@ impl From<NodeEntry> for proto::backup_listing_response::Entry {
             message: entry.message,
             bytes_done: entry.progress.bytes_done,
             bytes_total: entry.progress.bytes_total,
+            pause: entry.freeze.map(proto::backup_listing_response::Pause::from),
+        }
+    }
+}
+
+impl From<FreezeReport> for proto::backup_listing_response::Pause {
+    fn from(report: FreezeReport) -> Self {
+        let paused = |paused: PausedInstance| proto::backup_listing_response::PausedInstance {
+            instance: paused.instance.to_string(),
+            paused_after_ms: paused.paused_after_ms,
+        };
+        Self {
+            started_at: millis(report.started_at_ms),
+            ended_at: millis(report.ended_at_ms),
+            slowest_node: report.slowest_node,
+            slowest_snapshot_ms: report.slowest_snapshot_ms,
+            instances: report.instances.into_iter().map(paused).collect(),
         }
     }
 }
@@ -71,11 +88,7 @@ impl From<BackupAnswer> for proto::BackupResponse {
             target_ips: answer.target_ips,
             snapshot_id: answer.snapshot_id,
             created_at: millis(answer.created_at),
-            backup_type: match answer.backup_type {
-                BackupType::Cluster => 1,
-                BackupType::Node => 2,
-                BackupType::Incremental => 3,
-            },
+            backup_type: answer.backup_type as u32,
             message: answer.message,
         }
     }
@@ -88,10 +101,7 @@ impl From<RestoreAnswer> for proto::RestoreResponse {
             cluster_id: answer.cluster_id,
             target_ips: answer.target_ips,
             snapshot_id: answer.snapshot_id,
-            restore_type: match answer.restore_type {
-                RestoreType::Cluster => 1,
-                RestoreType::Node => 2,
-            },
+            restore_type: answer.restore_type as u32,
             snapshot_only: answer.snapshot_only,
             message: answer.message,
         }

@@ -73,14 +73,11 @@ pub(crate) fn backup(request: proto::BackupRequest) -> Result<BackupRequest, Ope
         }
         (BackupType::Cluster | BackupType::Node, None) => None,
     };
-    match backup_type {
-        BackupType::Cluster => {
-            Err(later("backup_type 1 (cluster snapshot)", "backup_type 2 (node snapshot)"))
-        }
-        BackupType::Node | BackupType::Incremental => {
-            Ok(BackupRequest { cluster_id, target_ips, snapshot_id, backup_type })
-        }
+    let keep_unproven = request.keep_unproven;
+    if keep_unproven && backup_type != BackupType::Cluster {
+        return Err(invalid("keep_unproven is for backup_type 1 only"));
     }
+    Ok(BackupRequest { cluster_id, target_ips, snapshot_id, backup_type, keep_unproven })
 }
 
 /// What to restore.
@@ -233,14 +230,6 @@ fn optional_text(field: &str, text: String) -> Result<Option<String>, OperationE
 
 fn invalid(message: impl Into<String>) -> OperationError {
     OperationError::new(OperationErrorKind::InvalidArgument, message)
-}
-
-fn later(what: &str, instead: &str) -> OperationError {
-    OperationError::new(
-        OperationErrorKind::Unimplemented,
-        format!("{what} is not implemented in this version"),
-    )
-    .hint(format!("Use {instead}."))
 }
 
 /// Quoted, shortened, and with everything escaped that a terminal or a log would act on.

@@ -10,6 +10,20 @@ pub(crate) const SNITCH: &str = "org.apache.cassandra.db:type=EndpointSnitchInfo
 /// Tables and not indexes or views' aliases; 3.0 and later.
 pub(crate) const TABLES: &str = "org.apache.cassandra.db:type=Tables,*";
 
+/// Has the timeouts of requests; 1.0 and later.
+pub(crate) const STORAGE_PROXY: &str = "org.apache.cassandra.db:type=StorageProxy";
+/// Count the writes of clients that this node has coordinated, also those that failed; a batch is one. Counters and
+/// batches are under `Write`, conditional writes under `CASWrite` (`ClientRequestMetrics`, `CASClientWriteRequestMetrics`).
+pub(crate) const CLIENT_WRITES: [&str; 2] = [
+    "org.apache.cassandra.metrics:type=ClientRequest,scope=Write,name=Latency",
+    "org.apache.cassandra.metrics:type=ClientRequest,scope=CASWrite,name=Latency",
+];
+/// What clients have asked for over CQL and is being worked on, or waits for it (`ThreadPoolMetrics`).
+pub(crate) const CLIENT_TASKS: [&str; 2] = [
+    "org.apache.cassandra.metrics:type=ThreadPools,path=transport,scope=Native-Transport-Requests,name=ActiveTasks",
+    "org.apache.cassandra.metrics:type=ThreadPools,path=transport,scope=Native-Transport-Requests,name=PendingTasks",
+];
+
 const STRING: &str = "java.lang.String";
 const STRINGS: &str = "[Ljava.lang.String;";
 const MAP: &str = "java.util.Map";

@@ -12,7 +12,10 @@ use uuid::Uuid;
 use crate::error::NodeError;
 use crate::names::{Keyspaces, SnapshotTag};
 use crate::plausible::{self, Implausible, Plausible};
-use crate::quirks::{self, FLUSH, FLUSH_SIGNATURE, ONE_STRING, SNITCH, STORAGE_SERVICE, TABLES};
+use crate::quirks::{
+    self, CLIENT_TASKS, CLIENT_WRITES, FLUSH, FLUSH_SIGNATURE, ONE_STRING, SNITCH, STORAGE_PROXY,
+    STORAGE_SERVICE, TABLES,
+};
 use crate::replies::{bounded, many, most, optional_directory, text_of};
 use crate::version::ReleaseVersion;
 
@@ -38,6 +41,16 @@ pub enum OperationMode {
     Normal,
     /// Any other, as the node says it: `JOINING`, `LEAVING`, `DRAINED`, ..
     Other(String),
+}
+
+/// What clients do with a node as a coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientActivity {
+    /// Requests that are being worked on or wait for it, reads too. Looked at before the writes are counted: when there
+    /// are none, a write that is not counted had not begun.
+    pub tasks: u64,
+    /// Writes that have ended since the node was started, well or not; a batch is one.
+    pub writes: u64,
 }
 
 /// A JMX session with a node whose version is supported. One call at a time.
@@ -300,6 +313,29 @@ impl NodeSession {
         Ok(tables)
     }
 
+    /// What clients do with this node now.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn client_activity(&mut self) -> Result<ClientActivity, NodeError> {
+        let (mut tasks, mut writes) = (0_u64, 0_u64);
+        for gauge in CLIENT_TASKS {
+            tasks = tasks.saturating_add(self.count(gauge, "Value").await?);
+        }
+        for counter in CLIENT_WRITES {
+            writes = writes.saturating_add(self.count(counter, "Count").await?);
+        }
+        Ok(ClientActivity { tasks, writes })
+    }
+
+    /// How long the node works on a write before it gives it up (`write_request_timeout`).
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn write_timeout(&mut self) -> Result<Duration, NodeError> {
+        self.count(STORAGE_PROXY, "WriteRpcTimeout").await.map(Duration::from_millis)
+    }
+
     /// Writes the memtables of these keyspaces to disk, one keyspace after the other. Safe to repeat.
     ///
     /// # Errors
@@ -399,6 +435,17 @@ impl NodeSession {
 
     async fn text(&mut self, attribute: &str) -> Result<String, NodeError> {
         self.attribute(attribute, |view| plausible::text(text_of(view)?)).await
+    }
+
+    /// A number that is never negative.
+    async fn count(&mut self, mbean: &str, attribute: &str) -> Result<u64, NodeError> {
+        let reply = self.jmx.get(mbean, attribute).await;
+        let what = format!("read {attribute} of {mbean}");
+        let reply = reply.map_err(|source| NodeError::reading(self.node.clone(), &what, source))?;
+        self.read(&reply, attribute, |view| {
+            let number = view.as_i64().map_err(|error| Implausible(error.to_string()))?;
+            u64::try_from(number).or_else(|_negative| plausible::refuse("negative", &number.to_string()))
+        })
     }
 
     async fn attribute<T>(

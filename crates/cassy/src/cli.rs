@@ -16,10 +16,22 @@ Examples:
   grpcurl -plaintext -d '{\"cluster_id\": \"CLUSTER-ID\", \"backup_type\": 2}' 127.0.0.1:20051 rpc.Cassy.TakeBackup
       Back it up.
 
+  cassy unpause --config conf/cassy.properties
+      Let the applications go on, should a backup have left them paused.
+
 Exit codes:
   0   all went well
   1   it did not
   64  wrong usage, or a wrong value in the configuration";
+
+const UNPAUSE_EXAMPLES: &str = "\
+Examples:
+  cassy unpause --config conf/cassy.properties
+      All instances that the SRV record names.
+  cassy unpause --instance 10.0.0.7:60053 --instance app2.example.com:60053
+      These alone.
+
+Exit codes: 0 when every instance has acknowledged that it goes on, 1 otherwise.";
 
 /// Backs up and restores Apache Cassandra clusters.
 #[derive(Debug, Parser)]
@@ -42,6 +54,11 @@ struct CassyServer {
 pub(crate) enum Command {
     /// Start the server.
     Server(ServerArguments),
+    /// Let applications go on that a backup has paused, when server and guards are gone.
+    Unpause(UnpauseArguments),
+    /// Unpause when the process at the other end of standard input is gone. Started by the server and by agents.
+    #[command(hide = true)]
+    Guard,
     /// Serve a Cassy server on this node, over standard input and output. Started by the server itself.
     #[command(hide = true)]
     Agent,
@@ -53,6 +70,19 @@ pub(crate) struct ServerArguments {
     /// The configuration, a .properties file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+}
+
+/// Who is to go on.
+#[derive(Debug, PartialEq, Eq, Args)]
+#[command(after_help = UNPAUSE_EXAMPLES)]
+#[group(required = true, multiple = true)]
+pub(crate) struct UnpauseArguments {
+    /// The server's configuration: its srv_service_url names the instances, its dns_server is asked.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// An instance, instead of those that the SRV record names. May be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) instance: Vec<String>,
 }
 
 /// What these arguments, with the program's name before them, ask for. Help and version are errors too, with
@@ -135,6 +165,15 @@ mod tests {
         ] {
             assert_eq!(exit_code(&parsed(line).unwrap_err()), EXIT_USAGE, "{line:?}");
         }
+    }
+
+    #[test]
+    fn who_is_to_go_on_is_named() {
+        let line = ["cassy", "unpause", "--instance", "a:1", "--instance", "[::1]:2"];
+        let instance = vec!["a:1".to_owned(), "[::1]:2".to_owned()];
+        assert_eq!(parsed(&line).unwrap(), Command::Unpause(UnpauseArguments { config: None, instance }));
+        assert_eq!(exit_code(&parsed(&["cassy", "unpause"]).unwrap_err()), EXIT_USAGE);
+        assert_eq!(parsed(&["cassy", "guard"]).unwrap(), Command::Guard);
     }
 
     #[test]

@@ -3,16 +3,21 @@
 mod agent;
 mod cli;
 mod config;
+mod guard;
 mod server;
+mod unpause;
 
-use cli::{Command, ServerArguments};
-use std::path::PathBuf;
+use cli::{Command, ServerArguments, UnpauseArguments};
+use config::{ConfigError, Loaded};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().collect()) {
         Ok(Command::Server(arguments)) => start_server(&arguments),
         Ok(Command::Agent) => agent::run(),
+        Ok(Command::Guard) => guard::run(),
+        Ok(Command::Unpause(arguments)) => unpause(&arguments),
         Err(error) => {
             // Nobody is left to tell when even this cannot be printed.
             let _ = error.print();
@@ -23,8 +28,7 @@ fn main() -> ExitCode {
 
 /// Everything in the configuration is checked before anything is opened.
 fn start_server(arguments: &ServerArguments) -> ExitCode {
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-    match config::load(&arguments.config, home.as_deref()) {
+    match load(&arguments.config) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 eprintln!("warning: {warning}");
@@ -32,13 +36,28 @@ fn start_server(arguments: &ServerArguments) -> ExitCode {
             start_logging();
             server::run(loaded.config)
         }
-        Err(error) => {
-            for line in error.lines() {
-                eprintln!("{line}");
-            }
-            ExitCode::from(cli::EXIT_USAGE)
-        }
+        Err(error) => wrong(&error),
     }
+}
+
+/// The configuration is only looked at when it is named.
+fn unpause(arguments: &UnpauseArguments) -> ExitCode {
+    match arguments.config.as_deref().map(load).transpose() {
+        Ok(loaded) => unpause::run(loaded.map(|loaded| loaded.config).as_ref(), arguments),
+        Err(error) => wrong(&error),
+    }
+}
+
+fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    config::load(path, home.as_deref())
+}
+
+fn wrong(error: &ConfigError) -> ExitCode {
+    for line in error.lines() {
+        eprintln!("{line}");
+    }
+    ExitCode::from(cli::EXIT_USAGE)
 }
 
 /// Logs go to standard error; `CASSY_LOG` chooses what, as in `info,cassy_ssh=debug`.

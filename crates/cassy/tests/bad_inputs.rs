@@ -217,6 +217,7 @@ async fn hostile_calls(world: &World<RecordedNode>) -> Result<(), Failure> {
             client.register_cluster(register).await.map(drop),
             client
                 .take_backup(proto::BackupRequest {
+                    keep_unproven: false,
                     cluster_id: format!("unknown {text}"),
                     target_ips: Vec::new(),
                     snapshot_id: String::new(),
@@ -226,6 +227,7 @@ async fn hostile_calls(world: &World<RecordedNode>) -> Result<(), Failure> {
                 .map(drop),
             client
                 .take_backup(proto::BackupRequest {
+                    keep_unproven: false,
                     cluster_id: own(),
                     target_ips: vec![own()],
                     snapshot_id: own(),

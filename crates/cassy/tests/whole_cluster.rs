@@ -1,16 +1,22 @@
-//! Restores of a whole cluster of two real nodes: in place, and as a copy under new addresses, which has a ring of its own
-//! and every row.
+//! A whole cluster of two real nodes to one instant: backed up while its applications are paused, restored in place, and
+//! as a copy under new addresses, which has a ring of its own and every row.
 
 mod clusters;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-use cassy_api::proto::{OperationStatus, RestoreRequest, RestoreResponse};
+use cassy_api::proto::backup_listing_response::Entry;
+use cassy_api::proto::{
+    BackupListingRequest, BackupRequest, BackupResponse, OperationStatus, RestoreRequest, RestoreResponse,
+};
 use cassy_backup_format::ClusterManifest;
+use cassy_testkit::application::{Behaviour, FakeApplication};
 use cassy_testkit::dataset::{self, Fingerprints};
-use cassy_testkit::{Cluster, Consistency, Doing, Failure};
+use cassy_testkit::dns::DnsServer;
+use cassy_testkit::{Cluster, ClusterBuilder, Consistency, Doing, Failure};
 use tonic::{Code, Status};
 
 use clusters::{assert_completed, fingerprints, write};
@@ -26,10 +32,15 @@ const ELSEWHERE: [u8; 2] = [21, 22];
 const STARTS: usize = 5;
 const UNANSWERED: &str = "Unable to gossip with any peers";
 
+/// At rest nobody writes, so as many backups one after another are all consistent.
+const AT_REST: usize = 5;
+const SERVICE: &str = "_app._tcp.shop.test";
+
 #[tokio::test]
 async fn a_cluster_comes_back_in_place_and_as_a_copy() -> Result<(), Failure> {
     let Some(builder) = Cluster::or_skip().await? else { return Ok(()) };
-    let mut cluster = builder.datacenters(&[2]).start().await?;
+    let over = Applications::start().await?;
+    let mut cluster = over.under(builder.datacenters(&[2])).start().await?;
     let cql = cluster.cql(Consistency::All).await?;
     write(&cluster, &cql, REPLICATION).await?;
     let rows = fingerprints(&cql).await?;
@@ -45,11 +56,121 @@ async fn a_cluster_comes_back_in_place_and_as_a_copy() -> Result<(), Failure> {
     };
     let refused = restore(&cluster, request.clone()).await.expect_err("it is of single nodes");
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
-    of_the_whole_cluster(&cluster, &id, &snapshot)?;
+    over.one_that_refuses_lets_the_other_go_on(&cluster, &id).await?;
+    over.a_writer_that_dns_does_not_name_is_caught(&mut cluster, &id).await?;
+    let snapshot = over.backups_at_rest_are_consistent(&cluster, &id).await?;
+    let request = RestoreRequest { snapshot_id: snapshot, ..request };
 
     let mut scene = Scene { cluster, rows, request };
     scene.comes_back_in_place().await?;
     scene.comes_back_as_a_copy().await
+}
+
+/// Two instances that an SRV record names.
+struct Applications {
+    dns: DnsServer,
+    instances: Vec<Arc<FakeApplication>>,
+}
+
+impl Applications {
+    async fn start() -> Result<Self, Failure> {
+        let dns = DnsServer::start().await?;
+        let mut instances = Vec::new();
+        for host in ["app1.shop.test", "app2.shop.test"] {
+            let instance = FakeApplication::listen(Behaviour::default(), ([127, 0, 0, 1], 0).into()).await?;
+            dns.srv(SERVICE, host, instance.address().port());
+            dns.address_of(host, instance.address().ip());
+            instances.push(instance);
+        }
+        Ok(Self { dns, instances })
+    }
+
+    fn under(&self, builder: ClusterBuilder) -> ClusterBuilder {
+        let dns = self.dns.address().to_string();
+        builder.property("srv_service_url", SERVICE).property("dns_server", dns)
+    }
+
+    fn all_go_on(&self) -> bool {
+        self.instances.iter().all(|instance| !instance.is_paused())
+    }
+
+    async fn one_that_refuses_lets_the_other_go_on(
+        &self,
+        cluster: &Cluster,
+        id: &str,
+    ) -> Result<(), Failure> {
+        let refusal = Some((Code::FailedPrecondition, "not now".to_owned()));
+        self.instances[1].behave(|behaviour| behaviour.refuses_pause = refusal);
+        let refused = freeze(cluster, id).await.expect_err("one refuses");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+        assert!(refused.message().contains("app2.shop.test") && refused.message().contains("not now"));
+        assert!(self.all_go_on() && self.instances[0].calls().pause == 1);
+        let rows = frozen(cluster, id).await?;
+        assert!(
+            rows.len() == 2 && rows.iter().all(|row| row.status() == OperationStatus::Failed),
+            "{rows:?}"
+        );
+        self.instances[1].behave(|behaviour| behaviour.refuses_pause = None);
+        Ok(())
+    }
+
+    async fn a_writer_that_dns_does_not_name_is_caught(
+        &self,
+        cluster: &mut Cluster,
+        id: &str,
+    ) -> Result<(), Failure> {
+        let cql = cluster.cql(Consistency::One).await?;
+        let keyspace = "CREATE KEYSPACE stranger WITH replication = \
+                        {'class': 'SimpleStrategy', 'replication_factor': 1}";
+        let table = "CREATE TABLE stranger.rows (id int PRIMARY KEY, number int)";
+        cql.execute_all(&[keyspace, table]).await?;
+        let writing = tokio::spawn(async move {
+            for number in 0_u64.. {
+                let statement =
+                    format!("INSERT INTO stranger.rows (id, number) VALUES (1, {})", number % 1000);
+                cql.execute(&statement).await?;
+            }
+            Ok::<_, Failure>(())
+        });
+        let refused = freeze(cluster, id).await.expect_err("somebody writes");
+        writing.abort();
+        assert!(refused.message().contains("clients wrote"), "{refused:?}");
+        assert!(self.all_go_on());
+        Ok(())
+    }
+
+    async fn backups_at_rest_are_consistent(&self, cluster: &Cluster, id: &str) -> Result<String, Failure> {
+        let mut snapshot = String::new();
+        for _ in 0..AT_REST {
+            let answer = freeze(cluster, id).await.doing(|| "a cluster-wide backup at rest")?;
+            let outcomes = cluster.server.backup_outcomes(&answer.snapshot_id).await?;
+            assert_completed("the cluster-wide backup", &outcomes, &cluster.addresses());
+            snapshot = answer.snapshot_id;
+        }
+        assert!(self.all_go_on());
+        let rows = frozen(cluster, id).await?;
+        let pause = rows[0].pause.clone().expect("it says how long");
+        assert!(pause.ended_at > pause.started_at && pause.instances.len() == 2, "{pause:?}");
+        let path = find(&cluster.store(), &format!("{snapshot}.json")).expect("the summary is there");
+        let document = std::fs::read(&path).doing(|| "read the summary")?;
+        let manifest = ClusterManifest::from_json(&document).doing(|| "read the summary")?;
+        assert!(manifest.backup_type == 1 && manifest.consistent && manifest.nodes.len() == 2);
+        Ok(snapshot)
+    }
+}
+
+async fn freeze(cluster: &Cluster, id: &str) -> Result<BackupResponse, Status> {
+    let mut client = cluster.server.client().expect("the server runs");
+    let request = BackupRequest { cluster_id: id.to_owned(), backup_type: 1, ..BackupRequest::default() };
+    client.take_backup(request).await.map(tonic::Response::into_inner)
+}
+
+/// The rows of cluster-wide backups, the newest first.
+async fn frozen(cluster: &Cluster, id: &str) -> Result<Vec<Entry>, Failure> {
+    let mut client = cluster.server.client()?;
+    let request = BackupListingRequest { cluster_id: id.to_owned(), ..BackupListingRequest::default() };
+    let listed = client.list_backups(request).await.doing(|| "ListBackups")?.into_inner();
+    Ok(listed.entries.into_iter().filter(|entry| entry.backup_type == 1).collect())
 }
 
 struct Scene {
@@ -198,17 +319,6 @@ impl Scene {
 async fn restore(cluster: &Cluster, request: RestoreRequest) -> Result<RestoreResponse, Status> {
     let mut client = cluster.server.client().expect("the server runs");
     client.restore_backup(request).await.map(tonic::Response::into_inner)
-}
-
-/// What is written while nobody writes is of one instant: the summary of a backup of the cluster says so.
-fn of_the_whole_cluster(cluster: &Cluster, id: &str, snapshot: &str) -> Result<(), Failure> {
-    let path = find(&cluster.store(), &format!("{snapshot}.json")).expect("the summary is there");
-    let document = std::fs::read(&path).doing(|| "read the summary")?;
-    let mut manifest = ClusterManifest::from_json(&document).doing(|| "read the summary")?;
-    assert_eq!((manifest.cluster_id.to_string().as_str(), manifest.backup_type), (id, 2));
-    (manifest.backup_type, manifest.consistent) = (1, true);
-    let document = manifest.to_json().doing(|| "write the summary")?;
-    std::fs::write(&path, document).doing(|| "write the summary")
 }
 
 fn find(directory: &Path, name: &str) -> Option<std::path::PathBuf> {

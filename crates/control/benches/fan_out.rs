@@ -11,11 +11,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use cassy_agent_protocol::{NodeFacts, Reply, Request, ServerHello, StoreGrant, UploadSummary};
+use cassy_agent_protocol::{
+    GuardOrder, Instance, NodeFacts, Reply, Request, ServerHello, StoreGrant, UploadSummary,
+};
 use cassy_backup_format::{BackupId, ConfigurationFacts, HostId, Keys};
 use cassy_catalog::{Catalog, MetadataUrl, SERVER_LEASE};
+use cassy_control::applications::{Applications, Guard, InstanceFailure, Pause};
+use cassy_control::job::Failure;
 use cassy_control::nodes::{
-    Agent, Cassandra, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
+    Agent, Cassandra, ClientActivity, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
 };
 use cassy_control::{BackupRequest, BackupType, Operations, Service, ServiceParts, Status, SystemClock};
 use cassy_store::StoreAccess;
@@ -155,6 +159,14 @@ impl Cassandra for Node {
         Ok(())
     }
 
+    async fn client_activity(&mut self) -> Result<ClientActivity, NodeError> {
+        Ok(ClientActivity { tasks: 0, writes: 0 })
+    }
+
+    async fn write_timeout(&mut self) -> Result<Duration, NodeError> {
+        Ok(Duration::from_secs(2))
+    }
+
     async fn take_snapshot(&mut self, _tag: &str, _keyspaces: &[String]) -> Result<(), NodeError> {
         Ok(())
     }
@@ -162,6 +174,41 @@ impl Cassandra for Node {
     async fn clear_snapshot(&mut self, _tag: &str, _keyspaces: &[String]) -> Result<(), NodeError> {
         Ok(())
     }
+}
+
+/// No backup of this benchmark pauses any.
+struct NoApplications;
+
+#[async_trait]
+impl Applications for NoApplications {
+    fn service(&self) -> Option<&str> {
+        None
+    }
+
+    async fn find(&self) -> Result<Vec<Instance>, Failure> {
+        Err(none())
+    }
+
+    async fn guard(&self, _order: &GuardOrder) -> Result<Box<dyn Guard>, Failure> {
+        Err(none())
+    }
+
+    async fn pause(&self, _instances: &[Instance], _within: Duration) -> Box<dyn Pause> {
+        unreachable!("there is nobody to pause")
+    }
+
+    async fn unpause(
+        &self,
+        _instances: &[Instance],
+        _late: Duration,
+        _within: Duration,
+    ) -> Vec<InstanceFailure> {
+        Vec::new()
+    }
+}
+
+fn none() -> Failure {
+    Failure { unavailable: false, message: "there are no applications".to_owned(), hint: None }
 }
 
 async fn service(directory: &std::path::Path) -> (Arc<Service>, Catalog) {
@@ -177,6 +224,8 @@ async fn service(directory: &std::path::Path) -> (Arc<Service>, Catalog) {
         store: cassy_store::open(&StoreAccess { location: location.clone() }).unwrap(),
         grant: StoreGrant { location },
         access: Arc::new(Nodes(Arc::new(Ring::new()))),
+        applications: Arc::new(NoApplications),
+        longest_pause: Duration::from_secs(30),
         clock: Arc::new(SystemClock),
         cassandra_yaml: None,
     };
@@ -225,6 +274,7 @@ async fn round(directory: &std::path::Path) -> [(Duration, Duration); 3] {
         target_ips: Vec::new(),
         snapshot_id: None,
         backup_type: BackupType::Node,
+        keep_unproven: false,
     };
     let begun = Instant::now();
     let (answer, snapshots, snapshots_cpu) = timed(service.take_backup(request)).await;

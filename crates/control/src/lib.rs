@@ -3,6 +3,7 @@
 //! [`Service`] is the entry point: it answers [`Operations`], makes jobs ([`job`]) and has the runner drive them.
 //! Nodes are reached through the traits of [`nodes`]; nothing here knows a wire format.
 
+pub mod applications;
 mod clock;
 mod dry_run;
 pub mod job;
@@ -12,6 +13,7 @@ mod mapping;
 mod next_steps;
 pub mod nodes;
 mod operations;
+mod pauses;
 mod perform;
 mod progress;
 mod registration;

@@ -76,7 +76,7 @@ impl Machine for BackupJob {
     }
 
     fn busy(&self) -> Vec<String> {
-        let busy = self.nodes.iter().filter(|(_, node)| !node.is_done());
+        let busy = self.nodes.iter().filter(|(_, node)| !self.is_done(node));
         busy.map(|(target, _)| target.clone()).collect()
     }
 
@@ -88,6 +88,7 @@ impl Machine for BackupJob {
         match effect {
             BackupEffect::Node(stage, target) => BackupEvent::NodeFailed(*stage, target.clone(), failure),
             BackupEffect::Pin => BackupEvent::PinFailed(failure),
+            BackupEffect::Freeze => BackupEvent::FreezeFailed(failure),
             BackupEffect::Commit => BackupEvent::CommitFailed(failure),
             BackupEffect::Unpin => BackupEvent::Unpinned(vec![failure.text()]),
         }

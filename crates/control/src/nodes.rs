@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_agent_protocol::{Progress, Reply, Request, ServerHello};
@@ -48,10 +49,23 @@ pub trait Cassandra: Send {
     async fn keyspaces(&mut self) -> Result<Vec<String>, NodeError>;
     /// Flushes the memtables of these keyspaces.
     async fn flush(&mut self, keyspaces: &[String]) -> Result<(), NodeError>;
+    /// What clients do with this node as a coordinator.
+    async fn client_activity(&mut self) -> Result<ClientActivity, NodeError>;
+    /// How long the node works on a write before it gives it up.
+    async fn write_timeout(&mut self) -> Result<Duration, NodeError>;
     /// Takes a snapshot of these keyspaces. That it returned proves nothing.
     async fn take_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError>;
     /// Clears this snapshot in these keyspaces.
     async fn clear_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError>;
+}
+
+/// What clients do with a node as a coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientActivity {
+    /// Requests that are being worked on or wait for it, reads too; looked at before the writes are counted.
+    pub tasks: u64,
+    /// Writes that have ended since the node was started.
+    pub writes: u64,
 }
 
 /// What a node says of itself and of the ring. Every value has been checked by the implementation.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
+pub use crate::job::backup::cluster_wide::{FreezeReport, PausedInstance};
+
 /// The operations behind gRPC (and later REST and the GUI). A future of these may be dropped at any instant:
 /// the work itself belongs to the runner, and goes on.
 #[async_trait]
@@ -57,22 +59,24 @@ pub struct HistorySelector {
 
 /// The kinds of backup, with the numbers of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum BackupType {
     /// 1: a snapshot of the whole cluster while its applications are paused.
-    Cluster,
+    Cluster = 1,
     /// 2: a snapshot of each node.
-    Node,
+    Node = 2,
     /// 3: the incremental files since a snapshot.
-    Incremental,
+    Incremental = 3,
 }
 
 /// The kinds of restore, with the numbers of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum RestoreType {
     /// 1: the whole cluster.
-    Cluster,
+    Cluster = 1,
     /// 2: single nodes.
-    Node,
+    Node = 2,
 }
 
 /// A backup that is asked for. Empty `target_ips` means the ring of the moment.
@@ -83,6 +87,8 @@ pub struct BackupRequest {
     pub target_ips: Vec<String>,
     pub snapshot_id: Option<String>,
     pub backup_type: BackupType,
+    /// Of type 1: keep the snapshots as those of single nodes when consistency is not proven.
+    pub keep_unproven: bool,
 }
 
 /// A restore that is asked for. Empty `target_ips` means every node of the backup.
@@ -157,6 +163,8 @@ pub struct NodeEntry {
     pub progress: Progress,
     /// Why it failed, what it did, or what to do next.
     pub message: String,
+    /// Of a cluster-wide backup: how the applications were paused.
+    pub freeze: Option<FreezeReport>,
 }
 
 /// How far a node's part is, in bytes of files; 0 of 0 before it is known.

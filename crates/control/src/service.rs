@@ -3,8 +3,9 @@
 mod restore;
 mod whole_cluster;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_agent_protocol::StoreGrant;
@@ -12,14 +13,18 @@ use cassy_backup_format::{BackupId, ClusterId, ClusterManifest, Keys};
 use cassy_catalog::{Catalog, CatalogError, JobKind, JobUpdate, NodeRow};
 use cassy_store::{Store, StoreError};
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
+use crate::applications::Applications;
 use crate::clock::Clock;
+use crate::job::backup::cluster_wide::ClusterWide;
 use crate::job::{BackupJob, BackupStage, Outcome, Refusal, RestoreJob};
 use crate::nodes::{NodeAccess, NodeDescription};
 use crate::operations::{
     BackupAnswer, BackupRequest, BackupType, Cluster, ClusterSelector, HistorySelector, NodeEntry,
     OperationError, OperationErrorKind, Operations, Progress, RestoreAnswer, RestoreRequest, Status,
 };
+use crate::pauses::Pauses;
 use crate::perform::backup::{BackupPerformer, Once, cluster_manifest};
 use crate::perform::restore::RestorePerformer;
 use crate::perform::{Links, chain};
@@ -29,6 +34,8 @@ use crate::runner::{Filing, Runner, database_failed, decode};
 use crate::targets;
 
 const UNKNOWN_CLUSTER: &str = "The specified cluster cannot be found.";
+const ALONE: &str =
+    "the snapshot is of one instant across the cluster; what this increment adds to it is not";
 const CHANGED: &str = "restore another backup, and find out who changed the store";
 /// A cluster manifest names nodes, not files.
 const CLUSTER_MANIFEST_LIMIT_BYTES: u64 = 64 << 20;
@@ -51,6 +58,10 @@ pub struct ServiceParts {
     pub grant: StoreGrant,
     /// Reaches nodes.
     pub access: Arc<dyn NodeAccess>,
+    /// Reaches the applications over Cassandra.
+    pub applications: Arc<dyn Applications>,
+    /// The longest time for which they are paused.
+    pub longest_pause: Duration,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Where a stopped node's `cassandra.yaml` is, by key.
@@ -62,14 +73,25 @@ pub struct Service {
     parts: ServiceParts,
     runner: Arc<Runner>,
     progress: Arc<ProgressBoard>,
+    pauses: Arc<Pauses>,
     registering: tokio::sync::Mutex<()>,
     dry_runs: Arc<Semaphore>,
     progress_task: tokio::task::JoinHandle<()>,
 }
 
 impl Service {
-    /// Starts the runner and takes up the jobs that an earlier server left unfinished.
+    /// Unpauses what an earlier server has left paused, starts the runner, and takes up the jobs that were left
+    /// unfinished.
     pub async fn start(parts: ServiceParts) -> Result<Arc<Self>, OperationError> {
+        let pauses = Arc::new(Pauses {
+            applications: Arc::clone(&parts.applications),
+            longest: parts.longest_pause,
+            catalog: parts.catalog.clone(),
+            epoch: parts.epoch,
+            clock: Arc::clone(&parts.clock),
+            stop: CancellationToken::new(),
+        });
+        pauses.take_up().await.map_err(|e| database_failed("read the intents of pauses", &e))?;
         let unfinished = parts.catalog.unfinished_jobs().await;
         let unfinished = unfinished.map_err(|e| database_failed("read the unfinished jobs", &e))?;
         let runner = Arc::new(Runner::new(parts.catalog.clone(), parts.epoch, Arc::clone(&parts.clock)));
@@ -78,6 +100,7 @@ impl Service {
         let service = Self {
             runner,
             progress,
+            pauses,
             registering: tokio::sync::Mutex::default(),
             dry_runs: Arc::new(Semaphore::new(DRY_RUNS_AT_ONCE)),
             progress_task: tokio::spawn(board),
@@ -90,6 +113,7 @@ impl Service {
     /// Stops driving jobs; they go on at the next start.
     pub async fn shut_down(&self) {
         self.runner.shut_down().await;
+        self.pauses.stop.cancel();
         self.progress_task.abort();
     }
 
@@ -174,6 +198,7 @@ impl Service {
             catalog: self.parts.catalog.clone(),
             epoch: self.parts.epoch,
             clock: Arc::clone(&self.parts.clock),
+            pauses: Arc::clone(&self.pauses),
             once: Once::default(),
         })
     }
@@ -331,17 +356,25 @@ impl Operations for Service {
         let row = self.cluster(&request.cluster_id).await?;
         let cluster_id = cluster_id(&request.cluster_id)?;
         let base = match request.backup_type {
-            BackupType::Node => None,
+            BackupType::Cluster if self.parts.applications.service().is_none() => {
+                return Err(precondition(
+                    "no applications are configured, and a cluster-wide backup pauses them",
+                )
+                .hint(
+                    "set srv_service_url to the SRV record that names their instances, or use backup_type 2",
+                ));
+            }
+            BackupType::Cluster | BackupType::Node => None,
             BackupType::Incremental => {
                 let snapshot_id = request.snapshot_id.as_deref().unwrap_or_default();
                 Some(self.backup_manifest(&cluster_id, snapshot_id).await?)
             }
-            BackupType::Cluster => {
-                return Err(unimplemented("backup type 1 (cluster snapshot) is not served yet"));
-            }
         };
         let described = self.ring(&row).await?;
         let (targets, mut notes) = match &base {
+            None if request.backup_type == BackupType::Cluster => {
+                (targets::of_cluster(&request.target_ips, &described)?, Vec::new())
+            }
             None => (targets::of_backup(&request.target_ips, &described)?, Vec::new()),
             Some(base) => targets::of_increment(&request.target_ips, &described, base)?,
         };
@@ -349,6 +382,8 @@ impl Operations for Service {
         let job = BackupJob {
             backup_id: BackupId::at(now),
             base: base.as_ref().map(|base| base.backup_id),
+            cluster_wide: (request.backup_type == BackupType::Cluster)
+                .then(|| ClusterWide { keep_unproven: request.keep_unproven, ..ClusterWide::default() }),
             cluster_id,
             cluster_name: row.cluster_name.clone(),
             created_at_ms: now,
@@ -362,7 +397,7 @@ impl Operations for Service {
         };
         let filing = Filing {
             kind: JobKind::Backup,
-            operation_type: if base.is_some() { 3 } else { 2 },
+            operation_type: request.backup_type as u32,
             cluster_id: request.cluster_id.clone(),
             snapshot_id: job.base.unwrap_or(job.backup_id).to_string(),
             created_at_ms: now,
@@ -373,6 +408,12 @@ impl Operations for Service {
         if let Some(Outcome::Refused(refusals)) = &job.outcome {
             return Err(refused(refusals));
         }
+        if let Some(failure) = failed_together(&job) {
+            return Err(failure);
+        }
+        if base.is_some_and(|base| base.backup_type == 1) {
+            notes.push(ALONE.to_owned());
+        }
         let registered = self.parts.catalog.cluster_nodes(&request.cluster_id).await.unwrap_or_default();
         notes.extend(registration::changes(&row, &registered, &described));
         Ok(backup_answer(&job, request.backup_type, notes))
@@ -381,7 +422,20 @@ impl Operations for Service {
     async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {
         let rows = self.parts.catalog.backups(&history_selector(selector)).await;
         let rows = rows.map_err(|e| database_failed("list the backups", &e))?;
-        Ok(rows.into_iter().map(entry).collect())
+        let together = rows.iter().filter(|row| row.operation_type == BackupType::Cluster as u32);
+        let jobs: BTreeSet<_> = together.filter_map(|row| row.job_id.clone()).collect();
+        let mut freezes = BTreeMap::new();
+        for job_id in jobs {
+            let stored = self.parts.catalog.job(&job_id).await;
+            let stored = stored.map_err(|e| database_failed("look up a backup's job", &e))?;
+            let job = stored.and_then(|stored| decode::<BackupJob>(&stored).ok());
+            freezes.extend(job.and_then(|job| Some((job_id, job.cluster_wide?.freeze?))));
+        }
+        let with_freeze = |row: cassy_catalog::HistoryEntry| {
+            let freeze = row.job_id.as_ref().and_then(|job_id| freezes.get(job_id).cloned());
+            NodeEntry { freeze, ..entry(row) }
+        };
+        Ok(rows.into_iter().map(with_freeze).collect())
     }
 
     async fn restore_backup(&self, request: RestoreRequest) -> Result<RestoreAnswer, OperationError> {
@@ -405,6 +459,21 @@ where
         OperationError::new(OperationErrorKind::Unavailable, "the server is stopping")
             .hint("the job goes on when it is back: the lists show it")
     })
+}
+
+/// A cluster-wide backup that failed before its upload: its rows are there, and say so too.
+fn failed_together(job: &BackupJob) -> Option<OperationError> {
+    let failures: Vec<_> = job.nodes.values().filter_map(|node| node.failure.as_ref()).collect();
+    let (first, _) = failures.split_first().filter(|_| job.is_cluster_wide())?;
+    let refusals: BTreeSet<_> = failures.iter().map(|failure| failure.message.clone()).collect();
+    let refusals = refusals.into_iter().map(|message| Refusal {
+        target: None,
+        unavailable: first.unavailable,
+        message,
+        hint: first.hint.clone(),
+    });
+    let error = refused(&refusals.collect::<Vec<_>>());
+    Some(error.hint(format!("the backup {} is in the history, as FAILED", job.backup_id)))
 }
 
 fn backup_answer(job: &BackupJob, backup_type: BackupType, mut notes: Vec<String>) -> BackupAnswer {
@@ -445,6 +514,7 @@ fn entry(row: cassy_catalog::HistoryEntry) -> NodeEntry {
         status: status(row.status),
         progress: Progress { bytes_done: row.bytes_done, bytes_total: row.bytes_total },
         message: row.message,
+        freeze: None,
     }
 }
 
@@ -490,10 +560,6 @@ pub(crate) fn invalid(message: impl Into<String>) -> OperationError {
 
 pub(crate) fn precondition(message: impl Into<String>) -> OperationError {
     OperationError::new(OperationErrorKind::FailedPrecondition, message)
-}
-
-fn unimplemented(message: &str) -> OperationError {
-    OperationError::new(OperationErrorKind::Unimplemented, message)
 }
 
 fn store_failed(what: &str, error: &StoreError) -> OperationError {

@@ -37,6 +37,22 @@ pub(crate) fn of_backup(
     Ok(targets.into_iter().collect())
 }
 
+/// The whole ring: an instant of a part of it would be none.
+pub(crate) fn of_cluster(
+    asked: &[String],
+    described: &NodeDescription,
+) -> Result<Vec<String>, OperationError> {
+    let unasked: Vec<_> = described.ring.keys().filter(|address| !asked.contains(address)).cloned().collect();
+    if !(asked.is_empty() || unasked.is_empty()) {
+        let message =
+            format!("a cluster-wide backup is of all nodes, and target_ips lacks {}", unasked.join(", "));
+        return Err(
+            invalid(message).hint("leave target_ips empty, or take a node backup (backup_type 2) of these")
+        );
+    }
+    of_backup(asked, described)
+}
+
 /// Those of the ring that the snapshot holds, by host id; the others are named, and refused when asked for.
 pub(crate) fn of_increment(
     asked: &[String],

@@ -114,6 +114,7 @@ fn sending() -> BackupJob {
     BackupJob {
         backup_id: BackupId::at(1),
         base: None,
+        cluster_wide: None,
         cluster_id: "c".parse().unwrap(),
         cluster_name: "c".to_owned(),
         created_at_ms: 1,

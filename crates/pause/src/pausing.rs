@@ -14,7 +14,7 @@ use crate::error::{InstanceError, Problem};
 use crate::unpausing::{Unpaused, Unpausing};
 
 /// How much later than its own limit an instance may close its gate: the Pause travels, and clocks differ.
-const LATE: Duration = Duration::from_secs(1);
+pub(crate) const LATE: Duration = Duration::from_secs(1);
 /// What is left for the way back, and for the question whether it is true.
 const SHORTEST_REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_secs(1);

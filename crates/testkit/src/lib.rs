@@ -13,6 +13,7 @@ mod cluster;
 pub mod cql;
 mod daemon;
 pub mod dataset;
+pub mod dns;
 mod failure;
 mod jobs;
 mod kill;

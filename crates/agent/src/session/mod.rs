@@ -4,6 +4,7 @@
 //! Invariants: the loop never waits for work, for the disk, for a relayed peer or for a reader of its output; when it ends, all work
 //! has been told to stop; a panic in a request is an answer, not the end.
 
+mod guard;
 mod lock;
 mod output;
 mod spool;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cassy_agent_protocol::{AgentError, AgentErrorKind, CheckStoreRequest, LockRequest, Reply, Request};
 use cassy_store::{StoreAccess, StoreError};
 
+use super::guard::Guard;
 use super::lock::Lock;
 use super::spool::Spool;
 use crate::context::Context;
@@ -23,11 +24,12 @@ pub(crate) struct Worker {
     pub(crate) machine: Machine,
     pub(crate) spool: Spool,
     locks: Mutex<Vec<Lock>>,
+    guard: Guard,
 }
 
 impl Worker {
     pub(crate) fn new(machine: Machine, spool: Spool) -> Self {
-        Self { machine, spool, locks: Mutex::default() }
+        Self { machine, spool, locks: Mutex::default(), guard: Guard::default() }
     }
 
     /// Does what is asked.
@@ -76,6 +78,8 @@ impl Worker {
                 let files = on_thread(move || sweep::snapshots(&request)).await?;
                 Ok(Reply::Cleared { files })
             }
+            Request::Guard(order) => self.guard.arm(&order).await.map(|()| Reply::Done),
+            Request::ReleaseGuard => self.guard.release().await.map(|()| Reply::Done),
             Request::ReadTokens(request) => {
                 let machine = self.machine.clone();
                 on_thread(move || restore::read_tokens(&machine, &request)).await

@@ -46,6 +46,7 @@ async fn every_field_is_carried_over() {
         message: "the disk is full".into(),
         bytes_done: 5_000_000_000,
         bytes_total: 6_000_000_000,
+        pause: None,
     };
     assert_eq!(answer.entries, [expected]);
 }

@@ -400,18 +400,6 @@ async fn refusals() {
         .await;
     grpcurl
         .fails(
-            "TakeBackup",
-            r#"{"cluster_id":"x","backup_type":1}"#,
-            expect![[r#"
-                ERROR:
-                  Code: Unimplemented
-                  Message: backup_type 1 (cluster snapshot) is not implemented in this version
-                hint: Use backup_type 2 (node snapshot).
-            "#]],
-        )
-        .await;
-    grpcurl
-        .fails(
             "ListBackups",
             r#"{"target_ip":"10.0.0.1"}"#,
             expect![[r#"

@@ -113,6 +113,7 @@ fn backup_entry() -> NodeEntry {
         status: Status::Failed,
         progress: Progress { bytes_done: 5_000_000_000, bytes_total: 6_000_000_000 },
         message: "the disk is full".into(),
+        freeze: None,
     }
 }
 
@@ -127,6 +128,7 @@ fn restore_entry() -> NodeEntry {
         status: Status::Completed,
         progress: Progress::default(),
         message: String::new(),
+        freeze: None,
     }
 }
 

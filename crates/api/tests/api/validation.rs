@@ -248,13 +248,11 @@ async fn backup_requests() {
         ),
         (proto::BackupRequest { target_ips: many.clone(), ..backup() }, "target_ips holds 10001 addresses"),
         (proto::BackupRequest { target_ips: ips(&["x"]), backup_type: 1, ..backup() }, "target_ips holds"),
+        (proto::BackupRequest { keep_unproven: true, ..backup() }, "keep_unproven is for backup_type 1 only"),
     ];
     for (request, message) in invalid {
         refused(&server.played, client.take_backup(request).await, Code::InvalidArgument, message);
     }
-    let later = proto::BackupRequest { backup_type: 1, ..backup() };
-    let message = "backup_type 1 (cluster snapshot) is not implemented";
-    refused(&server.played, client.take_backup(later).await, Code::Unimplemented, message);
     let increment = proto::BackupRequest { backup_type: 3, snapshot_id: snapshot, ..backup() };
     assert_eq!(client.take_backup(increment).await.unwrap().into_inner().backup_type, 3);
     let most = proto::BackupRequest { target_ips: many[1..].to_vec(), ..backup() };
@@ -268,7 +266,7 @@ async fn a_backup_request_as_the_operations_see_it() {
     let request = proto::BackupRequest { target_ips: ips(&["::FFFF:10.0.0.1", "2001:DB8::0:1"]), ..backup() };
     server.client().await.take_backup(request).await.unwrap();
     let asked = format!(
-        r#"BackupRequest {{ cluster_id: "{CLUSTER}", target_ips: ["10.0.0.1", "2001:db8::1"], snapshot_id: None, backup_type: Node }}"#
+        r#"BackupRequest {{ cluster_id: "{CLUSTER}", target_ips: ["10.0.0.1", "2001:db8::1"], snapshot_id: None, backup_type: Node, keep_unproven: false }}"#
     );
     assert_eq!(server.played.last_call(), asked);
 }

@@ -5,6 +5,7 @@ use cassy_store::StoreLocation;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What every key begins with.
 pub(crate) const PREFIX: &str = "scalar.cassy.server.";
@@ -23,10 +24,12 @@ pub(crate) const STORAGE_BASE_URI: &str = "storage_base_uri";
 pub(crate) const STORAGE_TYPE: &str = "storage_type";
 pub(crate) const METADATA_DB_URL: &str = "metadata_db_url";
 pub(crate) const SRV_SERVICE_URL: &str = "srv_service_url";
+pub(crate) const DNS_SERVER: &str = "dns_server";
+pub(crate) const MAX_PAUSE_MS: &str = "max_pause_ms";
 pub(crate) const CASSANDRA_YAML: &str = "cassandra_yaml";
 
 /// All of them, without the prefix.
-pub(crate) const ALL: [&str; 15] = [
+pub(crate) const ALL: [&str; 17] = [
     PORT,
     LISTEN_ADDRESS,
     JMX_PORT,
@@ -41,6 +44,8 @@ pub(crate) const ALL: [&str; 15] = [
     STORAGE_TYPE,
     METADATA_DB_URL,
     SRV_SERVICE_URL,
+    DNS_SERVER,
+    MAX_PAUSE_MS,
     CASSANDRA_YAML,
 ];
 
@@ -114,6 +119,25 @@ pub(crate) fn srv_name(value: &str) -> Result<String, Expected> {
         return Err("expected the name of an SRV record, such as _app._tcp.example.com".to_owned());
     }
     Ok(value.to_owned())
+}
+
+/// A host or an address, and a port: `10.0.0.2:53`, `dns.example.com:53`, `[2001:db8::53]:53`.
+pub(crate) fn host_and_port(value: &str) -> Result<String, Expected> {
+    let expected = || "expected host:port, such as 10.0.0.2:53 or [2001:db8::53]:53".to_owned();
+    if value.parse::<std::net::SocketAddr>().is_ok() {
+        return Ok(value.to_owned());
+    }
+    let (host, number) = value.rsplit_once(':').ok_or_else(expected)?;
+    port(number).map_err(|_not_a_port| expected())?;
+    srv_name(host).map(|_| value.to_owned()).map_err(|_not_a_name| expected())
+}
+
+/// The longest pause of the applications: what is shorter holds no snapshot, what is longer nobody can mean.
+pub(crate) fn pause_ms(value: &str) -> Result<Duration, Expected> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value.parse().ok().filter(|number| digits && (100..=600_000).contains(number));
+    let expected = || "expected milliseconds from 100 to 600000".to_owned();
+    number.map(Duration::from_millis).ok_or_else(expected)
 }
 
 /// The kinds of store, by their `storage_type` and the schemes of their URIs.
@@ -230,6 +254,20 @@ mod tests {
         assert!(user_name("cassandra").is_ok() && user_name("DOM\\user@realm").is_ok());
         for bad in ["-oProxyCommand=x", "a b", "<username>", "a:b", "root/x"] {
             assert!(user_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn dns_servers_and_pauses() {
+        for good in ["10.0.0.2:53", "[::1]:5353", "dns.example.com:53"] {
+            assert_eq!(host_and_port(good).as_deref(), Ok(good));
+        }
+        for bad in ["10.0.0.2", "::1:x", "dns.example.com:0", "a b:53", ":53", "-", "dns:65536"] {
+            assert!(host_and_port(bad).is_err(), "{bad}");
+        }
+        assert_eq!(pause_ms("30000"), Ok(Duration::from_secs(30)));
+        for bad in ["99", "600001", "-1", "1s", "30 000", "99999999999999999999"] {
+            assert!(pause_ms(bad).is_err(), "{bad}");
         }
     }
 

@@ -22,6 +22,7 @@ use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A configuration file is not larger than this.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -45,6 +46,10 @@ pub(crate) struct ServerConfig {
     pub(crate) metadata_db: MetadataUrl,
     /// The SRV record of the applications that are paused for a cluster-wide backup.
     pub(crate) srv_service_url: Option<String>,
+    /// Host and port of the DNS server that knows it; the system's own when there is none.
+    pub(crate) dns_server: Option<String>,
+    /// The longest time for which the applications are paused.
+    pub(crate) max_pause: Duration,
     /// Where Cassandra's own configuration is on the nodes, when it cannot be found out.
     pub(crate) cassandra_yaml: Option<PathBuf>,
 }
@@ -103,6 +108,8 @@ fn server_config(settings: &mut Settings<'_>, home: Option<&Path>) -> Option<Ser
     let default_db = MetadataUrl::SqliteFile(PathBuf::from("cassy.db"));
     let metadata_db = settings.or_default(keys::METADATA_DB_URL, keys::metadata_url, default_db);
     let srv_service_url = settings.optional(keys::SRV_SERVICE_URL, keys::srv_name);
+    let dns_server = settings.optional(keys::DNS_SERVER, keys::host_and_port);
+    let max_pause = settings.or_default(keys::MAX_PAUSE_MS, keys::pause_ms, Duration::from_secs(30));
     let cassandra_yaml = settings.optional(keys::CASSANDRA_YAML, keys::path_on_nodes);
     Some(ServerConfig {
         listen_address: listen_address?,
@@ -113,6 +120,8 @@ fn server_config(settings: &mut Settings<'_>, home: Option<&Path>) -> Option<Ser
         store: store?,
         metadata_db: metadata_db?,
         srv_service_url: srv_service_url?,
+        dns_server: dns_server?,
+        max_pause: max_pause?,
         cassandra_yaml: cassandra_yaml?,
     })
 }
@@ -237,6 +246,8 @@ impl fmt::Display for ServerConfig {
         write!(out, "agent first in {}, store {}, ", or_none(&self.slave_command_path), self.store)?;
         write!(out, "metadata {}, ", self.metadata_db)?;
         write!(out, "SRV record {}, ", self.srv_service_url.as_deref().unwrap_or("none"))?;
+        write!(out, "DNS server {}, ", self.dns_server.as_deref().unwrap_or("the system's"))?;
+        write!(out, "pauses of at most {} ms, ", self.max_pause.as_millis())?;
         write!(out, "cassandra.yaml {}", or_none(&self.cassandra_yaml))
     }
 }

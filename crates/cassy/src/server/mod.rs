@@ -4,6 +4,7 @@
 //! lease, so that only one server drives jobs; then unfinished jobs go on; then requests are served.
 
 mod addresses;
+mod applications;
 mod host_keys;
 mod jmx;
 mod lease;
@@ -26,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::ServerConfig;
+pub(crate) use applications::RealApplications;
 use host_keys::RememberedKeys;
 use nodes::RealNodes;
 
@@ -141,6 +143,11 @@ fn parts(config: &ServerConfig, catalog: &Catalog, epoch: i64) -> Result<Service
         store,
         grant: StoreGrant { location },
         access: Arc::new(RealNodes::new(ssh, config.jmx_port)),
+        applications: Arc::new(RealApplications::new(
+            config.srv_service_url.clone(),
+            config.dns_server.clone(),
+        )),
+        longest_pause: config.max_pause,
         clock: Arc::new(SystemClock),
         cassandra_yaml: config.cassandra_yaml.as_ref().map(|path| path.display().to_string()),
     })

@@ -9,7 +9,7 @@ use cassy_agent_protocol::{AgentErrorKind, Progress, Reply, Request, ServerHello
 use cassy_cassandra::{Keyspaces, NodeSession, OperationMode, SnapshotTag};
 use cassy_control::chain;
 use cassy_control::nodes::{
-    Agent, Cassandra, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
+    Agent, Cassandra, ClientActivity, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
 };
 use cassy_ssh::{AgentCallError, AgentHandle, Class, Ssh, SshError};
 use tokio::sync::{Mutex, watch};
@@ -156,6 +156,15 @@ impl Cassandra for RemoteCassandra {
     async fn flush(&mut self, keyspaces: &[String]) -> Result<(), NodeError> {
         let keyspaces = named(keyspaces)?;
         self.session.flush(&keyspaces, CHANGE_LIMIT).await.map_err(|error| jmx::node_error(&error))
+    }
+
+    async fn client_activity(&mut self) -> Result<ClientActivity, NodeError> {
+        let activity = self.session.client_activity().await.map_err(|error| jmx::node_error(&error))?;
+        Ok(ClientActivity { tasks: activity.tasks, writes: activity.writes })
+    }
+
+    async fn write_timeout(&mut self) -> Result<Duration, NodeError> {
+        self.session.write_timeout().await.map_err(|error| jmx::node_error(&error))
     }
 
     async fn take_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {

@@ -24,6 +24,7 @@ use crate::job::{BackupEffect, BackupEvent, BackupJob, BackupStage};
 use crate::link::{BACKOFF, Link, Tries};
 use crate::machine::Perform;
 use crate::nodes::{NodeDescription, NodeError, NodeErrorKind};
+use crate::pauses::Pauses;
 
 /// Of the checks before anything is touched; holds the wait for a dead server's agent.
 pub(super) const PREPARE_LIMIT: Duration = Duration::from_secs(240);
@@ -43,6 +44,7 @@ pub(crate) struct BackupPerformer {
     pub(crate) catalog: Catalog,
     pub(crate) epoch: i64,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) pauses: Arc<Pauses>,
     pub(crate) once: Once,
 }
 
@@ -86,6 +88,10 @@ impl Perform<BackupJob> for BackupPerformer {
                     Err(error) => BackupEvent::PinFailed(error.into()),
                 }
             }
+            BackupEffect::Freeze => match self.freeze(job).await {
+                Ok(frozen) => BackupEvent::Frozen(Box::new(frozen)),
+                Err(failure) => BackupEvent::FreezeFailed(failure),
+            },
             BackupEffect::Commit => match retried(|| self.commit(job)).await {
                 Ok(()) => BackupEvent::Committed,
                 Err(error) => BackupEvent::CommitFailed(error.into()),
@@ -274,7 +280,11 @@ impl BackupPerformer {
             cassandra_version: facts.cassandra_version.clone(),
             partitioner: facts.partitioner.clone(),
             backup_id: job.backup_id,
-            kind: job.base.map_or(BackupKind::NodeSnapshot, |_| BackupKind::Incremental),
+            kind: match job.base {
+                Some(_) => BackupKind::Incremental,
+                None if job.is_cluster_wide() => BackupKind::ClusterSnapshot,
+                None => BackupKind::NodeSnapshot,
+            },
             base: job.base,
             created_at_ms: job.created_at_ms,
             session,
@@ -364,10 +374,14 @@ pub(crate) fn cluster_manifest(job: &BackupJob) -> ClusterManifest {
         cluster_id: job.cluster_id.clone(),
         cluster_name: job.cluster_name.clone(),
         backup_id: job.backup_id,
-        backup_type: if job.base.is_some() { 3 } else { 2 },
+        backup_type: match job.base {
+            Some(_) => 3,
+            None if job.is_cluster_wide() => 1,
+            None => 2,
+        },
         base: job.base,
         created_at_ms: job.created_at_ms,
-        consistent: false,
+        consistent: job.is_cluster_wide(),
         nodes: nodes.collect(),
         missing: missing.collect(),
         keyspaces: keyspaces.into_iter().collect(),
@@ -450,6 +464,7 @@ mod tests {
         let manifest = cluster_manifest(&BackupJob {
             backup_id: BackupId::at(1),
             base: None,
+            cluster_wide: None,
             cluster_id: "c".parse().expect("an id"),
             cluster_name: "c".to_owned(),
             created_at_ms: 1,

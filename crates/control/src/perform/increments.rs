@@ -1,6 +1,8 @@
 //! The chains of increments: which node manifests lie on which snapshot, and whether another one may follow.
 
-use cassy_backup_format::{BackupId, Header, HostId, Keys, ManifestReader, NodeManifestName, ObjectKey};
+use cassy_backup_format::{
+    BackupId, BackupKind, Header, HostId, Keys, ManifestReader, NodeManifestName, ObjectKey,
+};
 use cassy_store::{Store, StoreError};
 use futures::TryStreamExt;
 
@@ -39,9 +41,30 @@ impl Manifests {
         self.newest(|_| true)
     }
 
-    /// The newest snapshot.
-    fn newest_base(&self) -> Option<(BackupId, &ObjectKey)> {
-        self.newest(|name| name.base.is_none())
+    /// The snapshots, the newest first.
+    fn bases(&self) -> Vec<(BackupId, &ObjectKey)> {
+        let bases = self.0.iter().filter(|(name, _)| name.base.is_none());
+        let mut bases: Vec<_> = bases.map(|(name, key)| (name.backup_id, key)).collect();
+        bases.sort_unstable_by_key(|(backup_id, _)| std::cmp::Reverse(*backup_id));
+        bases
+    }
+
+    /// The newest snapshot that has superseded what was in `backups/`: of a cluster-wide backup that was not committed
+    /// the nodes' manifests only save a later one from sending everything again.
+    async fn newest_base(
+        &self,
+        store: &dyn Store,
+        keys: &Keys,
+    ) -> Result<Option<(BackupId, Header)>, NodeError> {
+        for (backup_id, key) in self.bases() {
+            let header = header(store, key).await?;
+            let together = header.kind == BackupKind::ClusterSnapshot;
+            let summary = keys.cluster_manifest(&backup_id);
+            if !together || exists(store, &summary).await.map_err(|e| store_error(&e))? {
+                return Ok(Some((backup_id, header)));
+            }
+        }
+        Ok(None)
     }
 
     /// The newest increment on this snapshot.
@@ -78,7 +101,7 @@ pub(super) async fn check(
         return Err(refused("Cassandra's incremental backups are off".to_owned(), &how));
     }
     let manifests = Manifests::list(store, keys, &host_id).await.map_err(|e| store_error(&e))?;
-    let Some((newest, key)) = manifests.newest_base() else {
+    let Some((newest, header)) = manifests.newest_base(store, keys).await? else {
         return Err(refused(format!("there is no snapshot of this node (host id {host_id})"), NEW_BASE));
     };
     if newest != base {
@@ -88,7 +111,7 @@ pub(super) async fn check(
             &hint,
         ));
     }
-    if header(store, key).await?.configuration.incremental_backups == Some(false) {
+    if header.configuration.incremental_backups == Some(false) {
         let reason = format!("Cassandra's incremental backups were off when the snapshot {base} was taken");
         return Err(refused(reason, NEW_BASE));
     }

@@ -21,17 +21,17 @@ const TRIES: u32 = 5;
 const TOLD: usize = 10;
 
 /// `(keyspace, table)`
-type Table = (String, String);
+pub(super) type Table = (String, String);
 
 /// What there is to back up.
-struct Schema {
-    keyspaces: Vec<String>,
+pub(super) struct Schema {
+    pub(super) keyspaces: Vec<String>,
     /// All of these keyspaces.
     tables: Vec<Table>,
 }
 
 impl Schema {
-    async fn read(cassandra: &mut dyn Cassandra) -> Result<Self, NodeError> {
+    pub(super) async fn read(cassandra: &mut dyn Cassandra) -> Result<Self, NodeError> {
         let keyspaces = cassandra.keyspaces().await?;
         let mut tables = cassandra.tables().await?;
         tables.retain(|(keyspace, _)| keyspaces.contains(keyspace));
@@ -73,7 +73,10 @@ pub(super) async fn take(job: &BackupJob, target: &str, link: &Link) -> Result<N
     loop {
         let schema = Schema::read(&mut *cassandra).await?;
         let taken = cassandra.take_snapshot(&tag.to_string(), &schema.keyspaces).await;
-        let Err(error) = taken else { return whole(job, target, link, &mut *cassandra, schema).await };
+        let Err(error) = taken else {
+            let tables = whole(job, target, link, &mut *cassandra, schema).await?;
+            return Ok(NodeDone::Snapshotted(tables));
+        };
         let dropped = dropped_meanwhile(&mut *cassandra, &schema, &error).await?;
         tries += 1;
         if dropped.is_empty() {
@@ -106,14 +109,14 @@ async fn dropped_meanwhile(
     Ok(dropped)
 }
 
-/// Fine when the snapshot holds every table that was there before it and still is.
-async fn whole(
+/// Fine when the snapshot holds every table that was there before it and still is: these.
+pub(super) async fn whole(
     job: &BackupJob,
     target: &str,
     link: &Link,
     cassandra: &mut dyn Cassandra,
     before: Schema,
-) -> Result<NodeDone, NodeError> {
+) -> Result<Vec<Table>, NodeError> {
     let facts = facts(job, target)?;
     let mut tables = before.tables;
     let mut missed: Option<Vec<String>> = None;
@@ -127,7 +130,7 @@ async fn whole(
         }
         let broken = broken(job, facts, target, link, &tables).await?;
         if broken.is_empty() {
-            return Ok(NodeDone::Snapshotted(tables));
+            return Ok(tables);
         }
         missed = Some(broken);
     }

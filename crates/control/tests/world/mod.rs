@@ -4,6 +4,7 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod applications;
 pub(crate) mod schema;
 pub(crate) mod store;
 
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use applications::FakeApplications;
 use async_trait::async_trait;
 use cassy_agent_protocol::{
     MovedAside, NodeFacts, Progress, Reply, Request, RestorePlan, RestoreSummary, RestoreWay, ServerHello,
@@ -22,7 +24,7 @@ use cassy_agent_protocol::{
 use cassy_backup_format::{ConfigurationFacts, Header, HostId, Keys, ManifestWriter, ParentRef};
 use cassy_catalog::{Catalog, Lease, MetadataUrl, SERVER_LEASE};
 use cassy_control::nodes::{
-    Agent, Cassandra, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
+    Agent, Cassandra, ClientActivity, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
 };
 use cassy_control::{
     BackupRequest, BackupType, HistorySelector, Operations, RestoreRequest, RestoreType, Service,
@@ -59,6 +61,10 @@ pub(crate) struct Ring {
     pub(crate) incremental_backups_off: AtomicBool,
     /// Further nodes of the ring, alive.
     pub(crate) strangers: Mutex<Vec<String>>,
+    /// Which of them all it is itself.
+    pub(crate) seat: usize,
+    /// What its clients do.
+    pub(crate) activity: Mutex<Activity>,
     /// Of each upload, the key of its parent.
     pub(crate) parents: Mutex<Vec<Option<String>>>,
     /// What each upload says of its SSTables.
@@ -115,6 +121,11 @@ impl Ring {
         log.iter().filter(|step| wanted.contains(&step.as_str())).cloned().collect()
     }
 
+    fn address(&self) -> String {
+        let strangers = self.strangers.lock().unwrap();
+        self.seat.checked_sub(1).map_or(NODE.to_owned(), |seat| strangers[seat].clone())
+    }
+
     /// The node, and the strangers.
     fn members(&self) -> BTreeMap<String, HostId> {
         let strangers = self.strangers.lock().unwrap();
@@ -132,7 +143,9 @@ impl Ring {
         let action = once.or_else(|| self.actions.lock().unwrap().get(step).cloned());
         match action {
             None => Ok(()),
-            Some(Action::Fail(kind)) => Err(NodeError::new(kind, format!("{NODE}: {step} was made to fail"))),
+            Some(Action::Fail(kind)) => {
+                Err(NodeError::new(kind, format!("{}: {step} was made to fail", self.address())))
+            }
             Some(Action::Panic) => panic_any(format!("{step} was made to panic")),
             Some(Action::Hang) => {
                 let healed = self.healed.notified();
@@ -141,6 +154,61 @@ impl Ring {
                 Ok(())
             }
         }
+    }
+}
+
+/// What the clients of a node do.
+#[derive(Default)]
+pub(crate) struct Activity {
+    /// Looks that find a write under way; with the last of them it is counted.
+    pub(crate) under_way: u64,
+    /// Looks until a write begins.
+    pub(crate) begins_after: Option<u64>,
+    writes: u64,
+}
+
+impl Activity {
+    fn look(&mut self) -> ClientActivity {
+        match &mut self.begins_after {
+            Some(0) => (self.begins_after, self.under_way) = (None, 3),
+            Some(looks) => *looks -= 1,
+            None => {}
+        }
+        let tasks = u64::from(self.under_way > 0);
+        if self.under_way == 1 {
+            self.writes += 1;
+        }
+        self.under_way = self.under_way.saturating_sub(1);
+        ClientActivity { tasks, writes: self.writes }
+    }
+}
+
+/// The nodes of a ring, by address.
+#[derive(Clone)]
+pub(crate) struct Rings(pub(crate) BTreeMap<String, Arc<Ring>>);
+
+impl Rings {
+    pub(crate) fn of(addresses: &[&str]) -> Self {
+        let strangers: Vec<_> = addresses[1..].iter().map(ToString::to_string).collect();
+        let ring = |seat| Ring { seat, strangers: Mutex::new(strangers.clone()), ..Ring::default() };
+        let rings =
+            addresses.iter().enumerate().map(|(seat, address)| (address.to_string(), Arc::new(ring(seat))));
+        Self(rings.collect())
+    }
+}
+
+#[async_trait]
+impl NodeAccess for Rings {
+    async fn agent(&self, address: &str, hello: ServerHello) -> Result<Box<dyn Agent>, NodeError> {
+        FakeAccess(Arc::clone(&self.0[address])).agent(address, hello).await
+    }
+
+    async fn meet(&self, _address: &str) -> Result<(), NodeError> {
+        Ok(())
+    }
+
+    async fn cassandra(&self, address: &str) -> Result<Box<dyn Cassandra>, NodeError> {
+        FakeAccess(Arc::clone(&self.0[address])).cassandra(address).await
     }
 }
 
@@ -233,8 +301,10 @@ impl Agent for FakeAgent {
                 notes: vec!["start Cassandra".to_owned()],
                 ..RestoreSummary::default()
             }),
+            Request::Lock(_) | Request::CheckStore(_) | Request::Guard(_) | Request::ReleaseGuard => {
+                Reply::Done
+            }
             Request::ReadTokens(_) => Reply::Tokens { yaml: String::new(), tokens: Vec::new() },
-            Request::Lock(_) | Request::CheckStore(_) => Reply::Done,
         };
         self.0.step(&format!("after {name}")).await?;
         Ok(reply)
@@ -289,7 +359,7 @@ impl Cassandra for FakeCassandra {
             release_version: "5.0.9".to_owned(),
             partitioner: "org.apache.cassandra.dht.Murmur3Partitioner".to_owned(),
             operation_mode: "NORMAL".to_owned(),
-            host_id: host_id(),
+            host_id: self.0.members()[&self.0.address()],
             ring: self.0.members(),
             live: self.0.members().into_keys().collect(),
             unreachable: self.0.down.lock().unwrap().clone(),
@@ -319,6 +389,15 @@ impl Cassandra for FakeCassandra {
         self.0.schema_changes("flush");
         self.0.all_exist(keyspaces)?;
         self.0.step("after flush").await
+    }
+
+    async fn client_activity(&mut self) -> Result<ClientActivity, NodeError> {
+        self.0.step("client_activity").await?;
+        Ok(self.0.activity.lock().unwrap().look())
+    }
+
+    async fn write_timeout(&mut self) -> Result<Duration, NodeError> {
+        Ok(Duration::from_millis(50))
     }
 
     async fn take_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
@@ -406,6 +485,8 @@ pub(crate) fn parts(directory: &Path, ring: &Arc<Ring>, catalog: &Catalog, lease
         store: Arc::new(HeldStore { inner: store, ring: Arc::clone(ring) }),
         grant: StoreGrant { location },
         access: Arc::new(FakeAccess(Arc::clone(ring))),
+        applications: Arc::new(FakeApplications::default()),
+        longest_pause: Duration::from_secs(5),
         clock: Arc::new(SystemClock),
         cassandra_yaml: None,
     }
@@ -423,6 +504,22 @@ impl Server {
         let catalog = open_catalog(directory).await;
         let lease = take_lease(&catalog, Duration::from_secs(3600)).await;
         let parts = parts(directory, ring, &catalog, &lease);
+        Self { service: Service::start(parts).await.unwrap(), catalog, lease }
+    }
+
+    /// Of a ring of several nodes, with applications over it.
+    pub(crate) async fn start_over(directory: &Path, rings: &Rings, applications: &FakeApplications) -> Self {
+        let catalog = open_catalog(directory).await;
+        let lease = take_lease(&catalog, Duration::from_secs(3600)).await;
+        let mut common = None;
+        for ring in rings.0.values() {
+            common = Some(parts(directory, ring, &catalog, &lease));
+        }
+        let parts = ServiceParts {
+            access: Arc::new(rings.clone()),
+            applications: Arc::new(applications.clone()),
+            ..common.unwrap()
+        };
         Self { service: Service::start(parts).await.unwrap(), catalog, lease }
     }
 
@@ -465,6 +562,7 @@ pub(crate) fn backup(cluster_id: &str) -> BackupRequest {
         target_ips: Vec::new(),
         snapshot_id: None,
         backup_type: BackupType::Node,
+        keep_unproven: false,
     }
 }
 

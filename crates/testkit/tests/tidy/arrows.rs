@@ -14,7 +14,14 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("cassy-pause", &["cassy-agent-protocol", "cassy-backup-format"]),
     (
         "cassy-agent",
-        &["cassy-agent-protocol", "cassy-backup-format", "cassy-relay", "cassy-sstable", "cassy-store"],
+        &[
+            "cassy-agent-protocol",
+            "cassy-backup-format",
+            "cassy-pause",
+            "cassy-relay",
+            "cassy-sstable",
+            "cassy-store",
+        ],
     ),
     ("cassy-ssh", &["cassy-agent-protocol", "cassy-backup-format", "cassy-relay"]),
     ("cassy-catalog", &["cassy-backup-format"]),

@@ -1,0 +1,60 @@
+//! A guard's process: it leads a session of its own, and hangs on its standard input.
+
+use std::process::ExitCode;
+
+use cassy_pause::{PauseClient, Relief, TcpDial, stand_guard};
+use tokio::io::BufReader;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Runs until it is let go, or has unpaused.
+pub(crate) fn run() -> ExitCode {
+    // One that leads a group already cannot; then it has a group of its own, at least.
+    let _already_leads = rustix::process::setsid();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("the guard cannot start: {error}")),
+    };
+    let code = runtime.block_on(guard());
+    // A read of standard input that will never end does not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn guard() -> ExitCode {
+    // Those of a terminal that goes away, and of whoever wants to stop the server, are not for a guard.
+    let ignored: Vec<_> = [SignalKind::hangup(), SignalKind::interrupt()].map(signal).into_iter().collect();
+    let client = PauseClient::new(TcpDial);
+    let input = BufReader::new(tokio::io::stdin());
+    let stood = stand_guard(input, tokio::io::stdout(), &client, terminated(), say).await;
+    drop(ignored);
+    match stood {
+        Ok(Relief::Released) => ExitCode::SUCCESS,
+        Ok(Relief::Unpaused { left, .. }) if left.is_empty() => {
+            say("all instances go on");
+            ExitCode::SUCCESS
+        }
+        Ok(Relief::Unpaused { left, .. }) => {
+            left.iter().for_each(|error| say(&format!("not known to go on: {error}")));
+            failed("run `cassy unpause`")
+        }
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+async fn terminated() {
+    let Ok(mut terminated): Result<Signal, _> = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    terminated.recv().await;
+}
+
+fn failed(message: &str) -> ExitCode {
+    say(message);
+    ExitCode::FAILURE
+}
+
+/// Nobody may be left to hear it.
+fn say(message: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "guard: {message}");
+}

@@ -1,0 +1,142 @@
+//! The applications as the control plane wants them, over DNS and gRPC, and guards beside the server.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cassy_agent_protocol::{GuardOrder, Instance};
+use cassy_control::applications::{Applications, Guard, InstanceFailure, Pause};
+use cassy_control::chain;
+use cassy_control::job::Failure;
+use cassy_pause::{
+    Dns, GuardHandle, InstanceError, PauseClient, Pausing, TcpDial, find_instances, start_guard,
+};
+use tokio::net::lookup_host;
+
+/// See the module.
+pub(crate) struct RealApplications {
+    service: Option<String>,
+    /// Host and port.
+    dns_server: Option<String>,
+    client: PauseClient,
+}
+
+impl RealApplications {
+    pub(crate) fn new(service: Option<String>, dns_server: Option<String>) -> Self {
+        Self { service, dns_server, client: PauseClient::new(TcpDial) }
+    }
+
+    pub(crate) fn client(&self) -> &PauseClient {
+        &self.client
+    }
+}
+
+#[async_trait]
+impl Applications for RealApplications {
+    fn service(&self) -> Option<&str> {
+        self.service.as_deref()
+    }
+
+    async fn find(&self) -> Result<Vec<Instance>, Failure> {
+        let Some(service) = &self.service else {
+            return Err(Failure {
+                unavailable: false,
+                message: "no applications are configured".to_owned(),
+                hint: Some("set srv_service_url to the SRV record that names their instances".to_owned()),
+            });
+        };
+        let dns = match &self.dns_server {
+            Some(server) => Dns::at(address_of(server).await?),
+            None => Dns::of_system(),
+        };
+        find_instances(&dns, service).await.map_err(|error| Failure {
+            unavailable: error.is_unavailable(),
+            message: format!("the applications cannot be found: {}", chain(&error)),
+            hint: Some(error.hint().to_owned()),
+        })
+    }
+
+    async fn guard(&self, order: &GuardOrder) -> Result<Box<dyn Guard>, Failure> {
+        let started = start_guard(Path::new("/proc/self/exe"), order, Stdio::inherit()).await;
+        let guard = started.map_err(|error| Failure {
+            unavailable: true,
+            message: format!("no guard could be started, so nobody was paused: {}", chain(&error)),
+            hint: Some("a guard is a process of this machine, `cassy guard`: see its limits".to_owned()),
+        })?;
+        Ok(Box::new(Beside(guard)))
+    }
+
+    async fn pause(&self, instances: &[Instance], within: Duration) -> Box<dyn Pause> {
+        let pausing = self.client.pause(instances, within).await;
+        let failures = failures(pausing.failures());
+        Box::new(RealPause { pausing, failures })
+    }
+
+    async fn unpause(
+        &self,
+        instances: &[Instance],
+        late: Duration,
+        within: Duration,
+    ) -> Vec<InstanceFailure> {
+        let unpaused = self.client.unpause(instances, late, within).await;
+        failures(unpaused.into_iter().filter_map(Result::err))
+    }
+}
+
+async fn address_of(server: &str) -> Result<std::net::SocketAddr, Failure> {
+    let failure = |why: String| Failure {
+        unavailable: true,
+        message: format!("the DNS server {server} cannot be found: {why}"),
+        hint: Some("check the key dns_server, or write an address into it".to_owned()),
+    };
+    let mut found = lookup_host(server).await.map_err(|error| failure(error.to_string()))?;
+    found.next().ok_or_else(|| failure("it has no address".to_owned()))
+}
+
+struct RealPause {
+    pausing: Pausing,
+    failures: Vec<InstanceFailure>,
+}
+
+#[async_trait]
+impl Pause for RealPause {
+    fn failures(&self) -> &[InstanceFailure] {
+        &self.failures
+    }
+
+    fn answered_within(&self) -> Vec<Option<Duration>> {
+        self.pausing.answered_within()
+    }
+
+    async fn check(&self, within: Duration) -> Vec<InstanceFailure> {
+        failures(self.pausing.check(within).await)
+    }
+
+    async fn unpause(&self, within: Duration) -> Vec<InstanceFailure> {
+        failures(self.pausing.unpause(within).await.into_iter().filter_map(Result::err))
+    }
+}
+
+struct Beside(GuardHandle);
+
+#[async_trait]
+impl Guard for Beside {
+    async fn release(self: Box<Self>) {
+        if let Err(error) = self.0.release().await {
+            tracing::warn!(%error, "the guard was not released, and unpauses once more");
+        }
+    }
+}
+
+fn failures(errors: impl IntoIterator<Item = InstanceError>) -> Vec<InstanceFailure> {
+    let failure = |error: InstanceError| InstanceFailure {
+        failure: Failure {
+            unavailable: error.problem.is_unavailable(),
+            message: chain(&error.problem),
+            hint: Some(error.problem.hint().to_owned()),
+        },
+        instance: error.instance,
+    };
+    errors.into_iter().map(failure).collect()
+}

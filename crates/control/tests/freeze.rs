@@ -1,0 +1,315 @@
+//! Cluster-wide backups: what happens while the applications are paused, and that nobody stays so.
+
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::time::Duration;
+
+use cassy_backup_format::{ClusterId, ClusterManifest, Keys};
+use cassy_control::{
+    BackupAnswer, BackupRequest, BackupType, HistorySelector, NodeEntry, OperationError, OperationErrorKind,
+    Operations, Status,
+};
+use tempfile::TempDir;
+use world::applications::{FakeApplications, instances};
+use world::{Action, NODE, Rings, Server, backup};
+
+const NODES: [&str; 3] = [NODE, "127.0.0.2", "127.0.0.3"];
+
+struct Scene {
+    directory: TempDir,
+    rings: Rings,
+    applications: FakeApplications,
+    server: Server,
+    cluster: String,
+}
+
+impl Scene {
+    /// Three nodes under two instances.
+    async fn set() -> Self {
+        let (directory, rings) = (tempfile::tempdir().unwrap(), Rings::of(&NODES));
+        let applications = FakeApplications::of(2);
+        let server = Server::start_over(directory.path(), &rings, &applications).await;
+        let cluster = server.register().await;
+        Self { directory, rings, applications, server, cluster }
+    }
+
+    fn request(&self) -> BackupRequest {
+        BackupRequest { backup_type: BackupType::Cluster, ..backup(&self.cluster) }
+    }
+
+    async fn frozen(&self) -> Result<BackupAnswer, OperationError> {
+        let answer = self.server.service.take_backup(self.request()).await;
+        self.server.idle().await;
+        answer
+    }
+
+    /// FAILED on all nodes, nobody paused, no snapshot left; says why.
+    async fn fails(&self) -> OperationError {
+        let error = self.frozen().await.unwrap_err();
+        let rows = self.rows().await;
+        assert_eq!(rows.iter().map(|row| row.status).collect::<Vec<_>>(), [Status::Failed; 3]);
+        self.is_clean();
+        error
+    }
+
+    async fn rows(&self) -> Vec<NodeEntry> {
+        self.server.service.list_backups(HistorySelector::default()).await.unwrap()
+    }
+
+    fn is_clean(&self) {
+        assert!(self.applications.lock().paused.is_empty(), "somebody is paused");
+        for (address, ring) in &self.rings.0 {
+            assert!(ring.snapshots.lock().unwrap().is_empty(), "a snapshot is left on {address}");
+        }
+    }
+
+    fn log(&self) -> Vec<String> {
+        self.applications.lock().log.clone()
+    }
+
+    async fn manifest(&self, snapshot_id: &str) -> Option<ClusterManifest> {
+        let keys = Keys::new(self.cluster.parse::<ClusterId>().unwrap()).unwrap();
+        let key = keys.cluster_manifest(&snapshot_id.parse().unwrap());
+        let path = self.directory.path().join("store").join(key.as_str());
+        std::fs::read(path).ok().map(|json| ClusterManifest::from_json(&json).unwrap())
+    }
+
+    async fn restart(self) -> Self {
+        self.server.service.shut_down().await;
+        let server = Server::start_over(self.directory.path(), &self.rings, &self.applications).await;
+        Self { server, ..self }
+    }
+}
+
+#[tokio::test]
+async fn all_snapshots_are_taken_while_everybody_is_paused() {
+    let scene = Scene::set().await;
+    let last = &scene.rings.0[NODES[2]];
+    last.once("take_snapshot", Action::Hang);
+    let request = scene.request();
+    let taking = scene.server.service.take_backup(request);
+    let looking = async {
+        last.reached.notified().await;
+        assert_eq!(scene.applications.lock().paused.len(), 2);
+        assert_eq!(scene.log(), ["guard", "pause"]);
+        last.wake();
+    };
+    let (answer, ()) = tokio::join!(taking, looking);
+    let answer = answer.unwrap();
+    scene.server.idle().await;
+    assert_eq!((answer.status, answer.backup_type), (Status::Started, BackupType::Cluster));
+    assert_eq!(scene.log(), ["guard", "pause", "check", "unpause", "guard released"]);
+    let rows = scene.rows().await;
+    assert!(rows.iter().all(|row| row.status == Status::Completed && row.operation_type == 1), "{rows:?}");
+    let freeze = rows[0].freeze.clone().unwrap();
+    assert!(freeze.started_at_ms > 0 && freeze.ended_at_ms >= freeze.started_at_ms);
+    assert_eq!((freeze.slowest_node.as_str(), freeze.instances.len()), (NODES[2], 2));
+    let manifest = scene.manifest(&answer.snapshot_id).await.unwrap();
+    assert_eq!((manifest.backup_type, manifest.consistent, manifest.nodes.len()), (1, true, 3));
+    assert!(scene.server.catalog.open_pause_intents().await.unwrap().is_empty());
+    scene.is_clean();
+}
+
+#[tokio::test]
+async fn without_applications_it_is_refused() {
+    let scene = Scene::set().await;
+    scene.applications.lock().is_configured = false;
+    let error = scene.frozen().await.unwrap_err();
+    assert_eq!(error.kind, OperationErrorKind::FailedPrecondition);
+    assert!(error.hints[0].contains("srv_service_url"), "{error:?}");
+    assert_eq!(scene.rows().await, []);
+}
+
+#[tokio::test]
+async fn it_is_of_all_nodes() {
+    let scene = Scene::set().await;
+    let some = BackupRequest { target_ips: vec![NODE.to_owned()], ..scene.request() };
+    let error = scene.server.service.take_backup(some).await.unwrap_err();
+    assert_eq!(error.kind, OperationErrorKind::InvalidArgument);
+    assert!(error.message.contains(NODES[1]) && error.message.contains(NODES[2]), "{error}");
+    let all = BackupRequest { target_ips: NODES.map(str::to_owned).to_vec(), ..scene.request() };
+    scene.server.service.take_backup(all).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_instance_that_refuses_lets_all_others_go_on() {
+    let scene = Scene::set().await;
+    scene.applications.lock().refuse_pause.extend(instances(1));
+    let error = scene.fails().await;
+    assert!(error.message.contains("app1.test") && error.message.contains("refuses to pause"), "{error}");
+    assert_eq!(error.kind, OperationErrorKind::Unavailable);
+    for ring in scene.rings.0.values() {
+        assert!(ring.steps(&["take_snapshot"]).is_empty());
+    }
+    assert_eq!(scene.log(), ["guard", "pause", "unpause", "guard released"]);
+}
+
+#[tokio::test]
+async fn without_an_srv_record_or_a_guard_nobody_is_paused() {
+    let scene = Scene::set().await;
+    scene.applications.lock().guard_fails = true;
+    assert!(scene.fails().await.message.contains("no guard"));
+    scene.applications.lock().named.clear();
+    let error = scene.frozen().await.unwrap_err();
+    assert!(error.message.contains("no SRV record"), "{error}");
+    assert_eq!(scene.rows().await.len(), 6, "there are rows that say why");
+    assert!(!scene.log().contains(&"pause".to_owned()));
+    assert!(scene.server.catalog.open_pause_intents().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_writer_that_dns_does_not_name_is_caught() {
+    let scene = Scene::set().await;
+    for begins_after in [1, 2] {
+        scene.rings.0[NODES[1]].activity.lock().unwrap().begins_after = Some(begins_after);
+        let error = scene.fails_again().await;
+        assert!(error.message.contains("clients wrote") && error.message.contains(NODES[1]), "{error}");
+    }
+}
+
+impl Scene {
+    async fn fails_again(&self) -> OperationError {
+        let before = self.rows().await.len();
+        let error = self.frozen().await.unwrap_err();
+        let rows = self.rows().await;
+        assert!(rows.len() == before + 3 && rows.iter().all(|row| row.status == Status::Failed), "{rows:?}");
+        self.is_clean();
+        error
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_proven_is_kept_as_backups_of_single_nodes_where_that_is_asked_for() {
+    let scene = Scene::set().await;
+    scene.rings.0[NODES[1]].activity.lock().unwrap().begins_after = Some(1);
+    let request = BackupRequest { keep_unproven: true, ..scene.request() };
+    let answer = scene.server.service.take_backup(request).await.unwrap();
+    scene.server.idle().await;
+    let rows = scene.rows().await;
+    assert!(rows.iter().all(|row| row.status == Status::Completed), "{rows:?}");
+    assert!(rows.iter().all(|row| row.message.contains("not consistent across them")), "{rows:?}");
+    let manifest = scene.manifest(&answer.snapshot_id).await.unwrap();
+    assert_eq!((manifest.backup_type, manifest.consistent, manifest.nodes.len()), (2, false, 3));
+}
+
+#[tokio::test]
+async fn an_instance_that_is_not_really_paused_is_caught() {
+    let scene = Scene::set().await;
+    scene.applications.lock().gate_open.extend(instances(1));
+    let error = scene.fails().await;
+    assert!(error.message.contains("not known to have been paused"), "{error}");
+}
+
+#[tokio::test]
+async fn an_instance_that_comes_meanwhile_is_caught() {
+    let scene = Scene::set().await;
+    scene.applications.lock().named_later = Some(instances(3));
+    let error = scene.fails().await;
+    assert!(error.message.contains("app3.test"), "{error}");
+}
+
+#[tokio::test]
+async fn one_node_that_fails_fails_all_and_the_next_backup_is_whole() {
+    for (step, kind) in [("flush", 0), ("take_snapshot", 0), ("upload", 1)] {
+        let scene = Scene::set().await;
+        scene.rings.0[NODES[1]].on(step, Action::Fail(cassy_control::nodes::NodeErrorKind::Permanent));
+        let answer = scene.frozen().await;
+        let rows = scene.rows().await;
+        assert!(rows.len() == 3 && rows.iter().all(|row| row.status == Status::Failed), "{step}: {rows:?}");
+        assert!(rows.iter().all(|row| row.message.contains(step)), "{step}: {rows:?}");
+        assert_eq!(answer.is_ok(), kind == 1, "{step}: {answer:?}");
+        assert!(scene.manifest(&rows[0].snapshot_id).await.is_none());
+        assert_eq!(scene.log().contains(&"pause".to_owned()), step != "flush");
+        scene.is_clean();
+        scene.rings.0[NODES[1]].heal();
+        let answer = scene.frozen().await.unwrap();
+        assert!(scene.manifest(&answer.snapshot_id).await.unwrap().consistent);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_dies_in_the_freeze_leaves_nobody_paused() {
+    let scene = Scene::set().await;
+    let last = std::sync::Arc::clone(&scene.rings.0[NODES[2]]);
+    last.once("take_snapshot", Action::Hang);
+    let request = scene.request();
+    let service = std::sync::Arc::clone(&scene.server.service);
+    let taking = tokio::spawn(async move { service.take_backup(request).await });
+    last.reached.notified().await;
+    assert_eq!(scene.applications.lock().paused.len(), 2);
+    assert_eq!(scene.server.catalog.open_pause_intents().await.unwrap().len(), 1);
+    let scene = scene.restart().await;
+    assert!(taking.await.unwrap().is_err());
+    assert!(scene.log().contains(&"guard at work".to_owned()), "{:?}", scene.log());
+    scene.server.idle().await;
+    let rows = scene.rows().await;
+    assert!(rows.len() == 3 && rows.iter().all(|row| row.status == Status::Completed), "{rows:?}");
+    assert_eq!(scene.log().iter().filter(|step| *step == "pause").count(), 2, "a new attempt is a new pause");
+    assert!(scene.server.catalog.open_pause_intents().await.unwrap().is_empty());
+    scene.is_clean();
+}
+
+#[tokio::test]
+async fn what_a_dead_server_left_paused_goes_on_before_anything_else() {
+    let scene = Scene::set().await;
+    scene.frozen().await.unwrap();
+    let job = scene.server.catalog.ended_backups(&scene.cluster).await.unwrap().pop_first().unwrap();
+    let intent = cassy_catalog::PauseIntent {
+        intent_id: "i".to_owned(),
+        job_id: job,
+        instances_json: serde_json::to_string(&instances(2)).unwrap(),
+        deadline_at: 1,
+        created_at: 1,
+    };
+    scene.server.catalog.open_pause_intent(scene.server.lease.epoch, &intent).await.unwrap();
+    scene.applications.lock().paused.extend(instances(2));
+    scene.applications.lock().deaf.insert(instances(1).remove(0), 3);
+    let scene = scene.restart().await;
+    let all_go_on = async {
+        while !scene.server.catalog.open_pause_intents().await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all_go_on).await.unwrap();
+    scene.is_clean();
+}
+
+#[tokio::test]
+async fn who_does_not_acknowledge_is_named_and_asked_again() {
+    let scene = Scene::set().await;
+    scene.applications.lock().deaf.insert(instances(1).remove(0), 2);
+    let answer = scene.frozen().await.unwrap();
+    let rows = scene.rows().await;
+    assert!(rows[0].message.contains("app1.test") && rows[0].message.contains("cassy unpause"), "{rows:?}");
+    assert!(scene.manifest(&answer.snapshot_id).await.is_some());
+    let all_go_on = async {
+        while !scene.server.catalog.open_pause_intents().await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all_go_on).await.unwrap();
+    scene.is_clean();
+}
+
+#[tokio::test]
+async fn increments_on_it_are_taken_and_not_called_consistent() {
+    let scene = Scene::set().await;
+    let base = scene.frozen().await.unwrap().snapshot_id;
+    let failed = {
+        scene.applications.lock().refuse_pause.extend(instances(1));
+        scene.frozen().await.unwrap_err()
+    };
+    assert!(failed.message.contains("refuses"), "{failed}");
+    let request = BackupRequest {
+        snapshot_id: Some(base.clone()),
+        backup_type: BackupType::Incremental,
+        ..backup(&scene.cluster)
+    };
+    let answer = scene.server.service.take_backup(request).await.unwrap();
+    scene.server.idle().await;
+    assert!(answer.message.contains("of one instant"), "{answer:?}");
+    let increments: Vec<_> = scene.rows().await.into_iter().filter(|row| row.operation_type == 3).collect();
+    assert!(increments.len() == 3 && increments.iter().all(|row| row.status == Status::Completed));
+}

@@ -198,6 +198,7 @@ async fn a_commit_whose_answer_was_lost_is_a_success() {
     assert!(scene.ring.fired("after put backup"));
     let (status, message) = scene.last().await;
     assert_eq!(status, Status::Completed, "{message}");
+    assert!(!message.contains("the summary of the whole backup was not written"), "{message}");
 }
 
 #[tokio::test]

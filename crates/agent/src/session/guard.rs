@@ -21,7 +21,7 @@ impl Guard {
     pub(super) async fn arm(&self, order: &GuardOrder) -> Result<(), AgentError> {
         // What it says would hold the server's connection open.
         let started = start_guard(Path::new("/proc/self/exe"), order, Stdio::null()).await;
-        let guard = started.map_err(|error| failed(chain(&error)))?;
+        let guard = started.map_err(|error| failed(&chain(&error)))?;
         if !guard.unreachable().is_empty() {
             let out_of_reach = guard.unreachable();
             let named: Vec<_> = out_of_reach.iter().take(NAMED).map(ToString::to_string).collect();
@@ -30,7 +30,7 @@ impl Guard {
             if let Err(error) = guard.release().await {
                 tracing::warn!(%error, "the guard was not released");
             }
-            return Err(failed(message));
+            return Err(failed(&message));
         }
         *self.0.lock().await = Some(guard);
         Ok(())
@@ -39,12 +39,12 @@ impl Guard {
     /// Fine when there is none: it has been released before.
     pub(super) async fn release(&self) -> Result<(), AgentError> {
         match self.0.lock().await.take() {
-            Some(guard) => guard.release().await.map_err(|error| failed(error.to_string())),
+            Some(guard) => guard.release().await.map_err(|error| failed(&error.to_string())),
             None => Ok(()),
         }
     }
 }
 
-fn failed(message: String) -> AgentError {
+fn failed(message: &str) -> AgentError {
     AgentError { kind: AgentErrorKind::Permanent, message: format!("no guard: {message}"), hint: None }
 }

@@ -121,7 +121,7 @@ async fn list_and_describe() {
               // that the node had in the backup. That node must be gone for good.
               map<string, string> source_of = 106;
               // Move aside what lies in the targets' data, commit log, hints, saved caches and cdc directories, instead of refusing
-              // nodes that are not empty: within each of these directories to moved-aside-<id of the restore>. Nothing is deleted.
+              // nodes that are not empty: within each of these directories to moved-aside-ID, ID being the restore's. Nothing is deleted.
               bool move_aside = 107;
               // Change nothing: the answer has the status INITIALIZED, and its message says what would be done on each node, and
               // what would be refused and why.

@@ -6,13 +6,22 @@ const WHAT_IS_MISSING: Test = agent("snapshot::tests::what_is_missing_is_named")
 const FLIPPED_BIT: Test = agent("upload::tests::faults::a_flipped_bit_is_named_and_the_rest_is_kept");
 const CHANGING_FILE: Test = agent("upload::tests::faults::a_file_that_changes_while_it_is_read_is_named");
 const STEPS: Test = rules("a_backup_takes_its_steps_in_one_order");
-const BACKUP_JOB: &str = "crates/control/src/job/backup.rs";
+const BACKUP_JOB: &str = "crates/control/src/job/backup/mod.rs";
+const BACKUP_NODE: &str = "crates/control/src/job/backup/node.rs";
+const BACKUP_STAGES: &str = "crates/control/src/job/backup/stage.rs";
+const CLUSTER_WIDE: &str = "crates/control/src/job/backup/cluster_wide.rs";
+const FREEZE: &str = "crates/control/src/perform/freeze.rs";
+const PAUSES: &str = "crates/control/src/pauses.rs";
 const WHOLE: &str = "crates/agent/src/snapshot/whole.rs";
 const INCREMENTS: &str = "crates/control/src/perform/increments.rs";
 const CLEAR: &str = "crates/control/src/perform/clear.rs";
 
 const fn rules(name: &'static str) -> Test {
     beside("cassy-control", "rules", name)
+}
+
+const fn freeze(name: &'static str) -> Test {
+    beside("cassy-control", "freeze", name)
 }
 
 const fn increments(name: &'static str) -> Test {
@@ -130,8 +139,8 @@ pub(super) const RULES: &[Mutation] = &[
         name: "corrupt-is-completed",
         removed: "a node with a corrupt SSTable is FAILED",
         file: BACKUP_JOB,
-        find: "node.failure = corrupt(&summary);",
-        replace: "let _ = corrupt(&summary);",
+        find: "node.failure = node::corrupt(&summary);",
+        replace: "let _ = node::corrupt(&summary);",
         test: rules("a_node_with_a_corrupt_sstable_is_failed"),
     },
     Mutation {
@@ -212,16 +221,16 @@ pub(super) const RULES: &[Mutation] = &[
     Mutation {
         name: "row-before-clear",
         removed: "the row says COMPLETED last",
-        file: BACKUP_JOB,
+        file: BACKUP_NODE,
         find: "            (true, None) => Status::Completed,",
-        replace: "            (_, None) if self.stage >= BackupStage::Clear => Status::Completed,",
+        replace: "            (true, None) => Status::Completed,\n            (false, None) if self.stage >= BackupStage::Clear => Status::Completed,",
         test: rules("no_row_is_final_before_all_that_it_waits_for_is_done"),
     },
     Mutation {
         name: "missing-summary-not-told",
         removed: "a backup whose summary could not be written says so",
-        file: BACKUP_JOB,
-        find: "if let Some(failure) = &job.commit_failure {",
+        file: BACKUP_NODE,
+        find: "if let Some(failure) = job.commit_failure.as_ref().filter(|_| !job.is_cluster_wide()) {",
         replace: "if let Some(failure) = None::<&Failure> {",
         test: rules("a_cluster_manifest_of_other_bytes_is_never_overwritten_nor_taken_for_ours"),
     },
@@ -388,7 +397,7 @@ pub(super) const RULES: &[Mutation] = &[
     Mutation {
         name: "superseded-listed-late",
         removed: "incremental files are noted before the flush and the snapshot",
-        file: BACKUP_JOB,
+        file: BACKUP_STAGES,
         find: "            Self::Pin => Self::List,\n            Self::List => Self::Flush,\n            Self::Flush => Self::Snapshot,\n            Self::Snapshot => Self::Upload,",
         replace: "            Self::Pin => Self::Flush,\n            Self::Flush => Self::Snapshot,\n            Self::Snapshot => Self::List,\n            Self::List => Self::Upload,",
         test: STEPS,
@@ -532,5 +541,53 @@ pub(super) const RULES: &[Mutation] = &[
         find: "                node.attempt += 1;\n",
         replace: "",
         test: within("cassy-control", "job::backup::tests::after_a_restart_each_node_goes_on_where_it_can"),
+    },
+    Mutation {
+        name: "awake-instance-believed",
+        removed: "consistent only when every instance is still paused after the snapshots",
+        file: FREEZE,
+        find: "not_paused(&awake).or_else(|| written(ready, &before, &after))",
+        replace: "{ let _ = (not_paused(&awake), &ready); written(ready, &before, &after) }",
+        test: freeze("an_instance_that_is_not_really_paused_is_caught"),
+    },
+    Mutation {
+        name: "writers-not-counted",
+        removed: "consistent only when no coordinator counted a client's write",
+        file: FREEZE,
+        find: "not_paused(&awake).or_else(|| written(ready, &before, &after))",
+        replace: "{ let _ = written(ready, &before, &after); not_paused(&awake) }",
+        test: freeze("a_writer_that_dns_does_not_name_is_caught"),
+    },
+    Mutation {
+        name: "write-under-way-passed-over",
+        removed: "consistent only when no write was under way at the last look",
+        file: FREEZE,
+        find: "if activity.tasks == 0 || is_late {",
+        replace: "if activity.tasks == 0 || is_late || true {",
+        test: freeze("a_writer_that_dns_does_not_name_is_caught"),
+    },
+    Mutation {
+        name: "newcomers-not-looked-for",
+        removed: "consistent only when the SRV record names nobody new",
+        file: FREEZE,
+        find: "        if taken.unproven.is_none() {",
+        replace: "        if false {",
+        test: freeze("an_instance_that_comes_meanwhile_is_caught"),
+    },
+    Mutation {
+        name: "part-of-a-cluster-kept",
+        removed: "a cluster-wide backup is of all nodes or none",
+        file: CLUSTER_WIDE,
+        find: "BackupStage::Snapshot | BackupStage::Commit if failed && self.commit_failure.is_none() => {",
+        replace: "BackupStage::Snapshot | BackupStage::Commit if false && failed => {",
+        test: freeze("one_node_that_fails_fails_all_and_the_next_backup_is_whole"),
+    },
+    Mutation {
+        name: "intents-left-open",
+        removed: "what a dead server has left paused is unpaused at the start",
+        file: PAUSES,
+        find: "for intent in self.catalog.open_pause_intents().await? {",
+        replace: "for intent in self.catalog.open_pause_intents().await?.into_iter().take(0) {",
+        test: freeze("what_a_dead_server_left_paused_goes_on_before_anything_else"),
     },
 ];

@@ -23,6 +23,8 @@ pub(crate) fn run() -> ExitCode {
 async fn guard() -> ExitCode {
     // Those of a terminal that goes away, and of whoever wants to stop the server, are not for a guard.
     let ignored: Vec<_> = [SignalKind::hangup(), SignalKind::interrupt()].map(signal).into_iter().collect();
+    // Each instance is a connection.
+    crate::server::raise_open_files();
     let client = PauseClient::new(TcpDial);
     let input = BufReader::new(tokio::io::stdin());
     let stood = stand_guard(input, tokio::io::stdout(), &client, terminated(), say).await;

@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use cassy_agent_protocol::Instance;
 use cassy_control::applications::Applications;
+use cassy_pause::Unpaused;
 use tokio::net::lookup_host;
+use tokio::time::timeout;
 
 use crate::cli::UnpauseArguments;
 use crate::config::ServerConfig;
-use crate::server::RealApplications;
+use crate::server::{LOOK_UP_LIMIT, RealApplications};
 
-/// For all that are asked.
+/// For all that are asked, from when no Pause can take effect any more.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a Pause may be under way, where no configuration says it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Unpauses those that are named, or whom the SRV record names; succeeds when all have acknowledged it.
 pub(crate) fn run(config: Option<&ServerConfig>, arguments: &UnpauseArguments) -> ExitCode {
@@ -23,10 +27,11 @@ pub(crate) fn run(config: Option<&ServerConfig>, arguments: &UnpauseArguments) -
     };
     let service = config.and_then(|config| config.srv_service_url.clone());
     let dns_server = config.and_then(|config| config.dns_server.clone());
-    runtime.block_on(unpause(&RealApplications::new(service, dns_server), &arguments.instance))
+    let late = config.map_or(LONGEST_PAUSE, |config| config.max_pause) + Duration::from_secs(1);
+    runtime.block_on(unpause(&RealApplications::new(service, dns_server), &arguments.instance, late))
 }
 
-async fn unpause(applications: &RealApplications, named: &[String]) -> ExitCode {
+async fn unpause(applications: &RealApplications, named: &[String], late: Duration) -> ExitCode {
     let instances = match named.is_empty() {
         true => applications.find().await.map_err(|failure| failure.text()),
         false => resolved(named).await,
@@ -35,16 +40,25 @@ async fn unpause(applications: &RealApplications, named: &[String]) -> ExitCode 
         Ok(instances) => instances,
         Err(message) => return failed(&message),
     };
-    let unpaused = applications.client().unpause(&instances, Duration::ZERO, LIMIT).await;
+    let seconds = late.as_secs();
+    say(&format!(
+        "unpausing {} instances for {seconds} s, as long as a Pause may be under way",
+        instances.len()
+    ));
+    let unpaused = applications.client().unpause(&instances, late, late + LIMIT).await;
     let mut left = 0;
     for (instance, outcome) in instances.iter().zip(unpaused) {
         match outcome {
-            Ok(_) => say(&format!("{instance}: goes on")),
-            Err(error) => {
-                left += 1;
-                eprintln!("{error}\nhint: {}", error.problem.hint());
+            Ok(Unpaused::Acknowledged) => {
+                say(&format!("{instance}: goes on"));
+                continue;
             }
+            Ok(Unpaused::Gone) => {
+                complain(&format!("{instance}: nobody listens there, so nobody is paused there"));
+            }
+            Err(error) => complain(&format!("{error}\nhint: {}", error.problem.hint())),
         }
+        left += 1;
     }
     if left == 0 { ExitCode::SUCCESS } else { failed(&format!("{left} instances are not known to go on")) }
 }
@@ -52,8 +66,9 @@ async fn unpause(applications: &RealApplications, named: &[String]) -> ExitCode 
 async fn resolved(named: &[String]) -> Result<Vec<Instance>, String> {
     let mut instances = Vec::new();
     for name in named {
-        let found: Vec<SocketAddr> =
-            lookup_host(name).await.map_err(|error| format!("{name}: {error}"))?.collect();
+        let found = timeout(LOOK_UP_LIMIT, lookup_host(name)).await;
+        let found = found.map_err(|_elapsed| format!("{name}: its address was not found in time"))?;
+        let found: Vec<SocketAddr> = found.map_err(|error| format!("{name}: {error}"))?.collect();
         let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
         instances.extend(found.into_iter().map(|address| Instance { host: host.to_owned(), address }));
     }
@@ -66,7 +81,12 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
+fn complain(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 fn failed(message: &str) -> ExitCode {
-    eprintln!("error: {message}");
+    complain(&format!("error: {message}"));
     ExitCode::FAILURE
 }

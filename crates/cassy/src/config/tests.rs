@@ -57,7 +57,7 @@ fn defaults() {
     check(
         "",
         expect![
-            "gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, cassandra.yaml none"
+            "gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, DNS server the system's, pauses of at most 30000 ms, cassandra.yaml none"
         ],
     );
 }
@@ -75,11 +75,13 @@ fn every_key() {
                 scalar.cassy.server.storage_type=FILE\n\
                 scalar.cassy.server.metadata_db_url=jdbc:sqlite:/var/lib/cassy.db\n\
                 scalar.cassy.server.srv_service_url=_app._tcp.\\\n   example.com\n\
+                scalar.cassy.server.dns_server=10.0.0.2:53\n\
+                scalar.cassy.server.max_pause_ms=5000\n\
                 scalar.cassy.server.cassandra_yaml=/etc/cassandra/cassandra.yaml  \n";
     check(
         text,
         expect![
-            "gRPC on ::1 port 1, JMX port 2, SSH as foo port 3 with DIR/key, known hosts DIR/new (strict: false), agent behind [\"sudo\", \"-n\", \"-u\", \"cassandra\"], agent first in /opt/cassy/bin, store file:///mnt/backups, metadata jdbc:sqlite:/var/lib/cassy.db, SRV record _app._tcp.example.com, cassandra.yaml /etc/cassandra/cassandra.yaml"
+            "gRPC on ::1 port 1, JMX port 2, SSH as foo port 3 with DIR/key, known hosts DIR/new (strict: false), agent behind [\"sudo\", \"-n\", \"-u\", \"cassandra\"], agent first in /opt/cassy/bin, store file:///mnt/backups, metadata jdbc:sqlite:/var/lib/cassy.db, SRV record _app._tcp.example.com, DNS server 10.0.0.2:53, pauses of at most 5000 ms, cassandra.yaml /etc/cassandra/cassandra.yaml"
         ],
     );
 }
@@ -226,7 +228,7 @@ fn unknown_keys_are_warnings() {
         warning: DIR/cassy.properties: scalar.cassy.server.prot: unknown key, ignored: did you mean scalar.cassy.server.port?
         warning: DIR/cassy.properties: server.quux: unknown key, ignored
         warning: DIR/cassy.properties: scalar.cassy.server.\u{0}: unknown key, ignored
-        gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, cassandra.yaml none"#]],
+        gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, DNS server the system's, pauses of at most 30000 ms, cassandra.yaml none"#]],
     );
 }
 
@@ -236,7 +238,7 @@ fn keys_set_twice() {
         "scalar.cassy.server.port=5\nscalar.cassy.server.port=5\n",
         expect![[r#"
         warning: DIR/cassy.properties: scalar.cassy.server.port = 5: is set twice (again in line 5)
-        gRPC on 0.0.0.0 port 5, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, cassandra.yaml none"#]],
+        gRPC on 0.0.0.0 port 5, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, DNS server the system's, pauses of at most 30000 ms, cassandra.yaml none"#]],
     );
     check(
         "scalar.cassy.server.port=5\n\nscalar.cassy.server.port=6\n",
@@ -372,7 +374,7 @@ fn known_hosts_must_be_there_when_strict() {
     check(
         "scalar.cassy.server.ssh_strict_host_keys=true\nscalar.cassy.server.ssh_known_hosts_path=DIR/key\n",
         expect![
-            "gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts DIR/key (strict: true), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, cassandra.yaml none"
+            "gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts DIR/key (strict: true), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, DNS server the system's, pauses of at most 30000 ms, cassandra.yaml none"
         ],
     );
 }

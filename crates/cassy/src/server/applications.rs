@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_agent_protocol::{GuardOrder, Instance};
+use cassy_api::refused_address;
 use cassy_control::applications::{Applications, Guard, InstanceFailure, Pause};
 use cassy_control::chain;
 use cassy_control::job::Failure;
@@ -13,6 +14,10 @@ use cassy_pause::{
     Dns, GuardHandle, InstanceError, PauseClient, Pausing, TcpDial, find_instances, start_guard,
 };
 use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+/// For the system's resolver.
+pub(crate) const LOOK_UP_LIMIT: Duration = Duration::from_secs(15);
 
 /// See the module.
 pub(crate) struct RealApplications {
@@ -50,11 +55,12 @@ impl Applications for RealApplications {
             Some(server) => Dns::at(address_of(server).await?),
             None => Dns::of_system(),
         };
-        find_instances(&dns, service).await.map_err(|error| Failure {
+        let found = find_instances(&dns, service).await.map_err(|error| Failure {
             unavailable: error.is_unavailable(),
             message: format!("the applications cannot be found: {}", chain(&error)),
             hint: Some(error.hint().to_owned()),
-        })
+        })?;
+        found.into_iter().map(judged).collect()
     }
 
     async fn guard(&self, order: &GuardOrder) -> Result<Box<dyn Guard>, Failure> {
@@ -84,13 +90,27 @@ impl Applications for RealApplications {
     }
 }
 
+/// What DNS says is data of somebody else: where no application is, nothing is connected to.
+fn judged(instance: Instance) -> Result<Instance, Failure> {
+    match refused_address(instance.address.ip()) {
+        None => Ok(instance),
+        Some(why) => Err(Failure {
+            unavailable: false,
+            message: format!("{instance} can be no instance of an application: {why}"),
+            hint: Some("correct the records that srv_service_url leads to".to_owned()),
+        }),
+    }
+}
+
 async fn address_of(server: &str) -> Result<std::net::SocketAddr, Failure> {
     let failure = |why: String| Failure {
         unavailable: true,
         message: format!("the DNS server {server} cannot be found: {why}"),
         hint: Some("check the key dns_server, or write an address into it".to_owned()),
     };
-    let mut found = lookup_host(server).await.map_err(|error| failure(error.to_string()))?;
+    let found = timeout(LOOK_UP_LIMIT, lookup_host(server)).await;
+    let found = found.map_err(|_elapsed| failure("no answer in time".to_owned()))?;
+    let mut found = found.map_err(|error| failure(error.to_string()))?;
     found.next().ok_or_else(|| failure("it has no address".to_owned()))
 }
 

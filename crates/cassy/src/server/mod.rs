@@ -27,9 +27,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::ServerConfig;
-pub(crate) use applications::RealApplications;
+pub(crate) use applications::{LOOK_UP_LIMIT, RealApplications};
 use host_keys::RememberedKeys;
 use nodes::RealNodes;
+pub(crate) use open_files::raise as raise_open_files;
 
 /// For each of TCP, key exchange and login.
 const SSH_CONNECT_TIMEOUT: Duration = Duration::from_secs(20);

@@ -15,7 +15,6 @@ Examples:
       Register the cluster that this node belongs to.
   grpcurl -plaintext -d '{\"cluster_id\": \"CLUSTER-ID\", \"backup_type\": 2}' 127.0.0.1:20051 rpc.Cassy.TakeBackup
       Back it up.
-
   cassy unpause --config conf/cassy.properties
       Let the applications go on, should a backup have left them paused.
 

@@ -31,8 +31,9 @@ fn help() {
         Usage: cassy <COMMAND>
 
         Commands:
-          server  Start the server
-          help    Print this message or the help of the given subcommand(s)
+          server   Start the server
+          unpause  Let applications go on that a backup has paused, when server and guards are gone
+          help     Print this message or the help of the given subcommand(s)
 
         Options:
           -h, --help     Print help
@@ -45,6 +46,8 @@ fn help() {
               Register the cluster that this node belongs to.
           grpcurl -plaintext -d '{"cluster_id": "CLUSTER-ID", "backup_type": 2}' 127.0.0.1:20051 rpc.Cassy.TakeBackup
               Back it up.
+          cassy unpause --config conf/cassy.properties
+              Let the applications go on, should a backup have left them paused.
 
         Exit codes:
           0   all went well

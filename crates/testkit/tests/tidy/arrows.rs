@@ -61,16 +61,9 @@ const NEVER: [(&[&str], &[&str], &str); 5] = [
         &["tokio", "rustix", "async-trait"],
         "it is pure",
     ),
+    // The agent knows the pause, and with it the wire of the applications.
     (
-        &[
-            "cassy-control",
-            "cassy-catalog",
-            "cassy-ssh",
-            "cassy-store",
-            "cassy-agent",
-            "cassy-cassandra",
-            "cassy-jmx",
-        ],
+        &["cassy-control", "cassy-catalog", "cassy-ssh", "cassy-store", "cassy-cassandra", "cassy-jmx"],
         &["tonic", "axum", "hyper", "prost"],
         "the public wire is the api's alone",
     ),

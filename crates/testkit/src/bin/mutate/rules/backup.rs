@@ -89,8 +89,8 @@ pub(super) const RULES: &[Mutation] = &[
         name: "returned-call-believed",
         removed: "a snapshot call that returned proves nothing",
         file: "crates/control/src/perform/snapshot.rs",
-        find: "if broken.is_empty() {\n            return Ok(NodeDone",
-        replace: "if true {\n            return Ok(NodeDone",
+        find: "if broken.is_empty() {\n            return Ok(tables);",
+        replace: "if true {\n            return Ok(tables);",
         test: jobs("a_snapshot_that_lacks_a_table_is_failed_and_names_it"),
     },
     Mutation {

@@ -23,11 +23,13 @@ pub(crate) fn run() -> ExitCode {
 async fn guard() -> ExitCode {
     // Those of a terminal that goes away, and of whoever wants to stop the server, are not for a guard.
     let ignored: Vec<_> = [SignalKind::hangup(), SignalKind::interrupt()].map(signal).into_iter().collect();
+    // From here on: later would be too late for a signal that comes right after the order.
+    let terminated = signal(SignalKind::terminate());
     // Each instance is a connection.
     crate::server::raise_open_files();
     let client = PauseClient::new(TcpDial);
     let input = BufReader::new(tokio::io::stdin());
-    let stood = stand_guard(input, tokio::io::stdout(), &client, terminated(), say).await;
+    let stood = stand_guard(input, tokio::io::stdout(), &client, told(terminated), say).await;
     drop(ignored);
     match stood {
         Ok(Relief::Released) => ExitCode::SUCCESS,
@@ -43,11 +45,9 @@ async fn guard() -> ExitCode {
     }
 }
 
-async fn terminated() {
-    let Ok(mut terminated): Result<Signal, _> = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    terminated.recv().await;
+async fn told(signal: std::io::Result<Signal>) {
+    let Ok(mut signal) = signal else { return std::future::pending().await };
+    signal.recv().await;
 }
 
 fn failed(message: &str) -> ExitCode {

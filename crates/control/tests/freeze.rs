@@ -54,6 +54,15 @@ impl Scene {
         error
     }
 
+    async fn fails_again(&self) -> OperationError {
+        let before = self.rows().await.len();
+        let error = self.frozen().await.unwrap_err();
+        let rows = self.rows().await;
+        assert!(rows.len() == before + 3 && rows.iter().all(|row| row.status == Status::Failed), "{rows:?}");
+        self.is_clean();
+        error
+    }
+
     async fn rows(&self) -> Vec<NodeEntry> {
         self.server.service.list_backups(HistorySelector::default()).await.unwrap()
     }
@@ -63,6 +72,17 @@ impl Scene {
         for (address, ring) in &self.rings.0 {
             assert!(ring.snapshots.lock().unwrap().is_empty(), "a snapshot is left on {address}");
         }
+    }
+
+    /// Waits until no intent is open.
+    async fn all_go_on(&self) {
+        let closed = async {
+            while !self.server.catalog.open_pause_intents().await.unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), closed).await.unwrap();
+        self.is_clean();
     }
 
     fn log(&self) -> Vec<String> {
@@ -169,17 +189,6 @@ async fn a_writer_that_dns_does_not_name_is_caught() {
     }
 }
 
-impl Scene {
-    async fn fails_again(&self) -> OperationError {
-        let before = self.rows().await.len();
-        let error = self.frozen().await.unwrap_err();
-        let rows = self.rows().await;
-        assert!(rows.len() == before + 3 && rows.iter().all(|row| row.status == Status::Failed), "{rows:?}");
-        self.is_clean();
-        error
-    }
-}
-
 #[tokio::test]
 async fn what_is_not_proven_is_kept_as_backups_of_single_nodes_where_that_is_asked_for() {
     let scene = Scene::set().await;
@@ -267,13 +276,7 @@ async fn what_a_dead_server_left_paused_goes_on_before_anything_else() {
     scene.applications.lock().paused.extend(instances(2));
     scene.applications.lock().deaf.insert(instances(1).remove(0), 3);
     let scene = scene.restart().await;
-    let all_go_on = async {
-        while !scene.server.catalog.open_pause_intents().await.unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), all_go_on).await.unwrap();
-    scene.is_clean();
+    scene.all_go_on().await;
 }
 
 #[tokio::test]
@@ -284,13 +287,7 @@ async fn who_does_not_acknowledge_is_named_and_asked_again() {
     let rows = scene.rows().await;
     assert!(rows[0].message.contains("app1.test") && rows[0].message.contains("cassy unpause"), "{rows:?}");
     assert!(scene.manifest(&answer.snapshot_id).await.is_some());
-    let all_go_on = async {
-        while !scene.server.catalog.open_pause_intents().await.unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), all_go_on).await.unwrap();
-    scene.is_clean();
+    scene.all_go_on().await;
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ impl Guarded {
         let guard = tokio::spawn(async move {
             let terminated = async { terminated.await.unwrap() };
             let say = |text: &str| hears.lock().unwrap().push(text.to_owned());
-            pipe_order(stand_guard(BufReader::new(input), output, &own, terminated, say)).await
+            stand_guard(BufReader::new(input), output, &own, terminated, say).await
         });
         // There is room for it: it does not wait.
         futures::executor::block_on(pipe.write_all(&order)).unwrap();
@@ -87,10 +87,6 @@ impl Guarded {
 }
 
 /// Says what the future is; its type has no name.
-async fn pipe_order(guard: impl Future<Output = Result<Relief, OrderError>>) -> Result<Relief, OrderError> {
-    guard.await
-}
-
 fn order(instances: &[Instance]) -> GuardOrder {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap();
     GuardOrder {

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::backup::{BackupPerformer, CASSANDRA_LIMIT, PREPARE_LIMIT, bounded, node};
 use super::guards::Guards;
-use super::permanent;
 use super::snapshot::{Schema, Table, whole};
+use super::{listed, permanent};
 use crate::applications::{InstanceFailure, Pause};
 use crate::job::backup::cluster_wide::{FreezeReport, Frozen, PausedInstance};
 use crate::job::{BackupJob, Failure};
@@ -24,8 +24,6 @@ const UNPAUSE_LIMIT: Duration = Duration::from_secs(30);
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 /// How long a guard tries.
 const GUARD_TRIES: Duration = Duration::from_secs(3600);
-/// So many instances or nodes are told.
-const TOLD: usize = 10;
 
 /// A node with everything that a snapshot needs.
 struct Ready<'a> {
@@ -105,7 +103,7 @@ impl BackupPerformer {
         let within = deadline.saturating_duration_since(Instant::now()) / 2;
         let pause = pauses.applications.pause(&open.instances, within).await;
         report.instances = answered(&open.instances, &*pause);
-        let outcome = match refusal(pause.failures()) {
+        let outcome = match summed_up("the applications were not paused", pause.failures()) {
             Some(failure) => Err(failure),
             None => Ok(snapshots(job, ready, &*pause, deadline).await),
         };
@@ -263,26 +261,20 @@ fn answered(instances: &[Instance], pause: &dyn Pause) -> Vec<PausedInstance> {
     paused.collect()
 }
 
-fn refusal(failures: &[InstanceFailure]) -> Option<Failure> {
+/// All of them in one, after what they mean; nothing when there are none.
+fn summed_up(what: &str, failures: &[InstanceFailure]) -> Option<Failure> {
     let first = failures.first()?;
     let named: Vec<_> =
         failures.iter().map(|failed| format!("{}: {}", failed.instance, failed.failure.message)).collect();
     Some(Failure {
         unavailable: failures.iter().all(|failed| failed.failure.unavailable),
-        message: format!("the applications were not paused: {}", listed(&named)),
+        message: format!("{what}: {}", listed(&named)),
         hint: first.failure.hint.clone(),
     })
 }
 
 fn not_paused(awake: &[InstanceFailure]) -> Option<Failure> {
-    let first = awake.first()?;
-    let named: Vec<_> =
-        awake.iter().map(|failed| format!("{}: {}", failed.instance, failed.failure.message)).collect();
-    Some(Failure {
-        unavailable: first.failure.unavailable,
-        message: format!("not known to have been paused until the last snapshot: {}", listed(&named)),
-        hint: first.failure.hint.clone(),
-    })
+    summed_up("not known to have been paused until the last snapshot", awake)
 }
 
 fn unacknowledged(left: &InstanceFailure) -> String {
@@ -295,14 +287,6 @@ fn unacknowledged(left: &InstanceFailure) -> String {
 fn with_notes(failure: Failure, notes: &[String]) -> Failure {
     let message = notes.iter().fold(failure.message, |text, note| format!("{text}; {note}"));
     Failure { message, ..failure }
-}
-
-fn listed(items: &[String]) -> String {
-    let mut text = items.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", ");
-    if items.len() > TOLD {
-        text.push_str(&format!(" and {} more", items.len() - TOLD));
-    }
-    text
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -9,7 +9,7 @@ use cassy_agent_protocol::{CheckSnapshotRequest, Reply, Request};
 
 use super::backup::{facts, node};
 use super::clear::{forget, sweep};
-use super::{permanent, unexpected};
+use super::{listed, permanent, unexpected};
 use crate::job::BackupJob;
 use crate::job::backup::{BackupNodeFacts, NodeDone};
 use crate::link::Link;
@@ -17,8 +17,6 @@ use crate::nodes::{Cassandra, NodeError};
 
 /// So often a call is begun when each time something is dropped meanwhile.
 const TRIES: u32 = 5;
-/// So many names are told.
-const TOLD: usize = 10;
 
 /// `(keyspace, table)`
 pub(super) type Table = (String, String);
@@ -183,12 +181,4 @@ fn explained(target: &str, dropped: &[String], error: NodeError) -> NodeError {
     );
     let hint = "Take another backup when the schema is at rest.";
     NodeError { message, hint: Some(hint.to_owned()), ..error }
-}
-
-fn listed(items: &[String]) -> String {
-    let mut text = items.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", ");
-    if items.len() > TOLD {
-        text.push_str(&format!(" and {} more", items.len() - TOLD));
-    }
-    text
 }

@@ -14,7 +14,7 @@ use crate::names::{Keyspaces, SnapshotTag};
 use crate::plausible::{self, Implausible, Plausible};
 use crate::quirks::{
     self, CLIENT_TASKS, CLIENT_WRITES, FLUSH, FLUSH_SIGNATURE, ONE_STRING, SNITCH, STORAGE_PROXY,
-    STORAGE_SERVICE, TABLES,
+    STORAGE_SERVICE, SYSTEM_WRITTEN, TABLES,
 };
 use crate::replies::{bounded, many, most, optional_directory, text_of};
 use crate::version::ReleaseVersion;
@@ -326,6 +326,25 @@ impl NodeSession {
             writes = writes.saturating_add(self.count(counter, "Count").await?);
         }
         Ok(ClientActivity { tasks, writes })
+    }
+
+    /// How many writes to keyspaces of the system, among these tables, this node has coordinated since it was started:
+    /// [`ClientActivity::writes`] counts them too, as a node writes there by itself (`TableMetrics`,
+    /// `CoordinatorWriteLatency`). Before 4.0 that is not counted: 0.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn system_writes(&mut self, tables: &[(String, String)]) -> Result<u64, NodeError> {
+        if !self.version.counts_coordinated_writes() {
+            return Ok(0);
+        }
+        let mut writes = 0_u64;
+        let of_system = |(keyspace, _): &&(String, String)| SYSTEM_WRITTEN.contains(&keyspace.as_str());
+        for (keyspace, table) in tables.iter().filter(of_system) {
+            let metric = quirks::coordinated_writes(keyspace, table);
+            writes = writes.saturating_add(self.count(&metric, "Count").await?);
+        }
+        Ok(writes)
     }
 
     /// How long the node works on a write before it gives it up (`write_request_timeout`).

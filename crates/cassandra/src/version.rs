@@ -28,6 +28,11 @@ impl ReleaseVersion {
         Some(Self { major: number(major)?, minor: number(minor)?, text: text.to_owned() })
     }
 
+    /// Whether the writes that a node coordinates are counted by table; since 4.0 (CASSANDRA-14232).
+    pub(crate) fn counts_coordinated_writes(&self) -> bool {
+        self.major >= 4
+    }
+
     /// Why this version is not supported, if so.
     #[must_use]
     pub fn refusal(&self) -> Option<&'static str> {

@@ -6,20 +6,15 @@ mod clusters;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::time::Duration;
 
-use cassy_api::proto::backup_listing_response::Entry;
-use cassy_api::proto::{
-    BackupListingRequest, BackupRequest, BackupResponse, OperationStatus, RestoreRequest, RestoreResponse,
-};
+use cassy_api::proto::{OperationStatus, RestoreRequest, RestoreResponse};
 use cassy_backup_format::ClusterManifest;
-use cassy_testkit::application::{Behaviour, FakeApplication};
 use cassy_testkit::dataset::{self, Fingerprints};
-use cassy_testkit::dns::DnsServer;
-use cassy_testkit::{Cluster, ClusterBuilder, Consistency, Doing, Failure};
+use cassy_testkit::{Cluster, Consistency, Doing, Failure};
 use tonic::{Code, Status};
 
-use clusters::{assert_completed, fingerprints, write};
+use clusters::{Applications, assert_completed, fingerprints, freeze, frozen, write};
 
 const REPLICATION: [&str; 2] = [
     "{'class': 'SimpleStrategy', 'replication_factor': 1}",
@@ -34,13 +29,18 @@ const UNANSWERED: &str = "Unable to gossip with any peers";
 
 /// At rest nobody writes, so as many backups one after another are all consistent.
 const AT_REST: usize = 5;
-const SERVICE: &str = "_app._tcp.shop.test";
+const AT_REST_AT_LENGTH: usize = 100;
+/// Between two reads.
+const TRACED: Duration = Duration::from_millis(50);
 
 #[tokio::test]
 async fn a_cluster_comes_back_in_place_and_as_a_copy() -> Result<(), Failure> {
     let Some(builder) = Cluster::or_skip().await? else { return Ok(()) };
-    let over = Applications::start().await?;
+    let mut over = Applications::start().await?;
     let mut cluster = over.under(builder.datacenters(&[2])).start().await?;
+    for _ in 0..2 {
+        over.listen(&cluster).await?;
+    }
     let cql = cluster.cql(Consistency::All).await?;
     write(&cluster, &cql, REPLICATION).await?;
     let rows = fingerprints(&cql).await?;
@@ -56,9 +56,10 @@ async fn a_cluster_comes_back_in_place_and_as_a_copy() -> Result<(), Failure> {
     };
     let refused = restore(&cluster, request.clone()).await.expect_err("it is of single nodes");
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
-    over.one_that_refuses_lets_the_other_go_on(&cluster, &id).await?;
-    over.a_writer_that_dns_does_not_name_is_caught(&mut cluster, &id).await?;
-    let snapshot = over.backups_at_rest_are_consistent(&cluster, &id).await?;
+    one_that_refuses_lets_the_other_go_on(&over, &cluster, &id).await?;
+    a_writer_that_dns_does_not_name_is_caught(&over, &mut cluster, &id).await?;
+    what_nodes_write_by_themselves_raises_no_alarm(&over, &mut cluster, &id).await?;
+    let snapshot = backups_at_rest_are_consistent(&over, &cluster, &id).await?;
     let request = RestoreRequest { snapshot_id: snapshot, ..request };
 
     let mut scene = Scene { cluster, rows, request };
@@ -66,111 +67,100 @@ async fn a_cluster_comes_back_in_place_and_as_a_copy() -> Result<(), Failure> {
     scene.comes_back_as_a_copy().await
 }
 
-/// Two instances that an SRV record names.
-struct Applications {
-    dns: DnsServer,
-    instances: Vec<Arc<FakeApplication>>,
+async fn one_that_refuses_lets_the_other_go_on(
+    over: &Applications,
+    cluster: &Cluster,
+    id: &str,
+) -> Result<(), Failure> {
+    let refusal = Some((Code::FailedPrecondition, "not now".to_owned()));
+    over.instances[1].behave(|behaviour| behaviour.refuses_pause = refusal);
+    let refused = freeze(cluster, id).await.expect_err("one refuses");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    assert!(refused.message().contains("app2.shop.test") && refused.message().contains("not now"));
+    assert!(over.all_go_on() && over.instances[0].calls().pause == 1);
+    let rows = frozen(cluster, id).await?;
+    assert!(rows.len() == 2 && rows.iter().all(|row| row.status() == OperationStatus::Failed), "{rows:?}");
+    over.instances[1].behave(|behaviour| behaviour.refuses_pause = None);
+    Ok(())
 }
 
-impl Applications {
-    async fn start() -> Result<Self, Failure> {
-        let dns = DnsServer::start().await?;
-        let mut instances = Vec::new();
-        for host in ["app1.shop.test", "app2.shop.test"] {
-            let instance = FakeApplication::listen(Behaviour::default(), ([127, 0, 0, 1], 0).into()).await?;
-            dns.srv(SERVICE, host, instance.address().port());
-            dns.address_of(host, instance.address().ip());
-            instances.push(instance);
+async fn a_writer_that_dns_does_not_name_is_caught(
+    over: &Applications,
+    cluster: &mut Cluster,
+    id: &str,
+) -> Result<(), Failure> {
+    let cql = cluster.cql(Consistency::One).await?;
+    let keyspace = "CREATE KEYSPACE stranger WITH replication = \
+                    {'class': 'SimpleStrategy', 'replication_factor': 1}";
+    let table = "CREATE TABLE stranger.rows (id int PRIMARY KEY, number int)";
+    cql.execute_all(&[keyspace, table]).await?;
+    let writing = tokio::spawn(async move {
+        for number in 0_u64.. {
+            let statement = format!("INSERT INTO stranger.rows (id, number) VALUES (1, {})", number % 1000);
+            cql.execute(&statement).await?;
         }
-        Ok(Self { dns, instances })
-    }
+        Ok::<_, Failure>(())
+    });
+    let refused = freeze(cluster, id).await.expect_err("somebody writes");
+    writing.abort();
+    assert!(refused.message().contains("clients wrote"), "{refused:?}");
+    assert!(over.all_go_on());
+    Ok(())
+}
 
-    fn under(&self, builder: ClusterBuilder) -> ClusterBuilder {
-        let dns = self.dns.address().to_string();
-        builder.property("srv_service_url", SERVICE).property("dns_server", dns)
-    }
-
-    fn all_go_on(&self) -> bool {
-        self.instances.iter().all(|instance| !instance.is_paused())
-    }
-
-    async fn one_that_refuses_lets_the_other_go_on(
-        &self,
-        cluster: &Cluster,
-        id: &str,
-    ) -> Result<(), Failure> {
-        let refusal = Some((Code::FailedPrecondition, "not now".to_owned()));
-        self.instances[1].behave(|behaviour| behaviour.refuses_pause = refusal);
-        let refused = freeze(cluster, id).await.expect_err("one refuses");
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
-        assert!(refused.message().contains("app2.shop.test") && refused.message().contains("not now"));
-        assert!(self.all_go_on() && self.instances[0].calls().pause == 1);
-        let rows = frozen(cluster, id).await?;
-        assert!(
-            rows.len() == 2 && rows.iter().all(|row| row.status() == OperationStatus::Failed),
-            "{rows:?}"
-        );
-        self.instances[1].behave(|behaviour| behaviour.refuses_pause = None);
-        Ok(())
-    }
-
-    async fn a_writer_that_dns_does_not_name_is_caught(
-        &self,
-        cluster: &mut Cluster,
-        id: &str,
-    ) -> Result<(), Failure> {
-        let cql = cluster.cql(Consistency::One).await?;
-        let keyspace = "CREATE KEYSPACE stranger WITH replication = \
-                        {'class': 'SimpleStrategy', 'replication_factor': 1}";
-        let table = "CREATE TABLE stranger.rows (id int PRIMARY KEY, number int)";
-        cql.execute_all(&[keyspace, table]).await?;
-        let writing = tokio::spawn(async move {
-            for number in 0_u64.. {
-                let statement =
-                    format!("INSERT INTO stranger.rows (id, number) VALUES (1, {})", number % 1000);
-                cql.execute(&statement).await?;
-            }
-            Ok::<_, Failure>(())
-        });
-        let refused = freeze(cluster, id).await.expect_err("somebody writes");
-        writing.abort();
-        assert!(refused.message().contains("clients wrote"), "{refused:?}");
-        assert!(self.all_go_on());
-        Ok(())
-    }
-
-    async fn backups_at_rest_are_consistent(&self, cluster: &Cluster, id: &str) -> Result<String, Failure> {
-        let mut snapshot = String::new();
-        for _ in 0..AT_REST {
-            let answer = freeze(cluster, id).await.doing(|| "a cluster-wide backup at rest")?;
-            let outcomes = cluster.server.backup_outcomes(&answer.snapshot_id).await?;
-            assert_completed("the cluster-wide backup", &outcomes, &cluster.addresses());
-            snapshot = answer.snapshot_id;
+/// Reads that are traced: each makes its coordinator write a handful of rows to `system_traces`.
+async fn what_nodes_write_by_themselves_raises_no_alarm(
+    over: &Applications,
+    cluster: &mut Cluster,
+    id: &str,
+) -> Result<(), Failure> {
+    let trace = async |cluster: &Cluster, probability: &str| {
+        for node in &cluster.nodes {
+            node.cassandra.nodetool(&["settraceprobability", probability]).await?;
         }
-        assert!(self.all_go_on());
-        let rows = frozen(cluster, id).await?;
-        let pause = rows[0].pause.clone().expect("it says how long");
-        assert!(pause.ended_at > pause.started_at && pause.instances.len() == 2, "{pause:?}");
-        let path = find(&cluster.store(), &format!("{snapshot}.json")).expect("the summary is there");
-        let document = std::fs::read(&path).doing(|| "read the summary")?;
-        let manifest = ClusterManifest::from_json(&document).doing(|| "read the summary")?;
-        assert!(manifest.backup_type == 1 && manifest.consistent && manifest.nodes.len() == 2);
-        Ok(snapshot)
+        Ok::<_, Failure>(())
+    };
+    trace(cluster, "1").await?;
+    let cql = cluster.cql(Consistency::One).await?;
+    let reading = tokio::spawn(async move {
+        let mut pace = tokio::time::interval(TRACED);
+        while cql.rows("SELECT id FROM triple.customers WHERE id = 1").await.is_ok() {
+            pace.tick().await;
+        }
+    });
+    for _ in 0..AT_REST {
+        let snapshot =
+            freeze(cluster, id).await.doing(|| "a cluster-wide backup under traced reads")?.snapshot_id;
+        let outcomes = cluster.server.backup_outcomes(&snapshot).await?;
+        assert_completed("the backup under traced reads", &outcomes, &cluster.addresses());
     }
+    assert!(over.all_go_on() && !reading.is_finished());
+    reading.abort();
+    trace(cluster, "0").await
 }
 
-async fn freeze(cluster: &Cluster, id: &str) -> Result<BackupResponse, Status> {
-    let mut client = cluster.server.client().expect("the server runs");
-    let request = BackupRequest { cluster_id: id.to_owned(), backup_type: 1, ..BackupRequest::default() };
-    client.take_backup(request).await.map(tonic::Response::into_inner)
-}
-
-/// The rows of cluster-wide backups, the newest first.
-async fn frozen(cluster: &Cluster, id: &str) -> Result<Vec<Entry>, Failure> {
-    let mut client = cluster.server.client()?;
-    let request = BackupListingRequest { cluster_id: id.to_owned(), ..BackupListingRequest::default() };
-    let listed = client.list_backups(request).await.doing(|| "ListBackups")?.into_inner();
-    Ok(listed.entries.into_iter().filter(|entry| entry.backup_type == 1).collect())
+async fn backups_at_rest_are_consistent(
+    over: &Applications,
+    cluster: &Cluster,
+    id: &str,
+) -> Result<String, Failure> {
+    let mut snapshot = String::new();
+    let at_length = std::env::var_os("CASSY_TEST_ALL").is_some();
+    for _ in 0..if at_length { AT_REST_AT_LENGTH } else { AT_REST } {
+        let answer = freeze(cluster, id).await.doing(|| "a cluster-wide backup at rest")?;
+        let outcomes = cluster.server.backup_outcomes(&answer.snapshot_id).await?;
+        assert_completed("the cluster-wide backup", &outcomes, &cluster.addresses());
+        snapshot = answer.snapshot_id;
+    }
+    assert!(over.all_go_on());
+    let rows = frozen(cluster, id).await?;
+    let pause = rows[0].pause.clone().expect("it says how long");
+    assert!(pause.ended_at > pause.started_at && pause.instances.len() == 2, "{pause:?}");
+    let path = find(&cluster.store(), &format!("{snapshot}.json")).expect("the summary is there");
+    let document = std::fs::read(&path).doing(|| "read the summary")?;
+    let manifest = ClusterManifest::from_json(&document).doing(|| "read the summary")?;
+    assert!(manifest.backup_type == 1 && manifest.consistent && manifest.nodes.len() == 2);
+    Ok(snapshot)
 }
 
 struct Scene {

@@ -51,6 +51,8 @@ pub trait Cassandra: Send {
     async fn flush(&mut self, keyspaces: &[String]) -> Result<(), NodeError>;
     /// What clients do with this node as a coordinator.
     async fn client_activity(&mut self) -> Result<ClientActivity, NodeError>;
+    /// Of [`ClientActivity::writes`], those to keyspaces of the system among these tables, which a node makes by itself.
+    async fn system_writes(&mut self, tables: &[(String, String)]) -> Result<u64, NodeError>;
     /// How long the node works on a write before it gives it up.
     async fn write_timeout(&mut self) -> Result<Duration, NodeError>;
     /// Takes a snapshot of these keyspaces. That it returned proves nothing.
@@ -64,7 +66,7 @@ pub trait Cassandra: Send {
 pub struct ClientActivity {
     /// Requests that are being worked on or wait for it, reads too; looked at before the writes are counted.
     pub tasks: u64,
-    /// Writes that have ended since the node was started.
+    /// Writes that have ended since the node was started, its own to keyspaces of the system among them.
     pub writes: u64,
 }
 

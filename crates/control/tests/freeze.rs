@@ -190,6 +190,19 @@ async fn a_writer_that_dns_does_not_name_is_caught() {
 }
 
 #[tokio::test]
+async fn what_a_node_writes_to_the_systems_keyspaces_is_no_clients_write() {
+    let scene = Scene::set().await;
+    for begins_after in [1, 2] {
+        {
+            let mut activity = scene.rings.0[NODES[1]].activity.lock().unwrap();
+            (activity.begins_after, activity.by_system) = (Some(begins_after), true);
+        }
+        scene.frozen().await.unwrap();
+        assert!(scene.rows().await.iter().all(|row| row.status == Status::Completed));
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_proven_is_kept_as_backups_of_single_nodes_where_that_is_asked_for() {
     let scene = Scene::set().await;
     scene.rings.0[NODES[1]].activity.lock().unwrap().begins_after = Some(1);

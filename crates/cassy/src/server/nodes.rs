@@ -163,6 +163,10 @@ impl Cassandra for RemoteCassandra {
         Ok(ClientActivity { tasks: activity.tasks, writes: activity.writes })
     }
 
+    async fn system_writes(&mut self, tables: &[(String, String)]) -> Result<u64, NodeError> {
+        self.session.system_writes(tables).await.map_err(|error| jmx::node_error(&error))
+    }
+
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {
         self.session.write_timeout().await.map_err(|error| jmx::node_error(&error))
     }

@@ -1,13 +1,17 @@
-//! What the tests of clusters share: rows that must come back, somebody who writes all the time, what a backup's
-//! snapshots held, and the agents on a node.
+//! What the tests of clusters share: rows that must come back, somebody who writes all the time, applications that can
+//! be paused, what a backup's snapshots held, and the agents on a node.
 #![allow(dead_code, unused_imports, reason = "each of the test programs uses a part of it")]
 
 mod agents;
+mod applications;
+mod bank;
 mod kept;
 mod rows;
 mod writer;
 
 pub(crate) use agents::{Agents, Watch, is_locked, manifest_exists, thaw};
+pub(crate) use applications::{Applications, freeze, frozen};
+pub(crate) use bank::{Accounts, Bank, accounts, is_whole};
 pub(crate) use kept::{Kept, back_up, files_are_back, nothing_of_ours_is_left};
 pub(crate) use rows::{SIMPLE, SPREAD, fingerprints, write};
 pub(crate) use writer::{Acknowledged, Writer, missing};

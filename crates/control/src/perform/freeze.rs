@@ -82,6 +82,7 @@ impl BackupPerformer {
             let schema = Schema::read(&mut *cassandra).await?;
             let write_timeout = cassandra.write_timeout().await?;
             cassandra.client_activity().await?;
+            cassandra.system_writes(&schema.tables).await?;
             Ok(Ready { target, cassandra, schema, write_timeout })
         });
         try_join_all(ready).await
@@ -168,13 +169,15 @@ fn order(job: &BackupJob, instances: &[Instance], longest: Duration) -> GuardOrd
 
 /// Takes all snapshots at once, and proves that nobody wrote meanwhile.
 async fn snapshots(job: &BackupJob, ready: &mut [Ready<'_>], pause: &dyn Pause, deadline: Instant) -> Taken {
-    let before = looked(ready, deadline).await;
+    let before = join_all(ready.iter_mut().map(|node| Before::look(node, deadline))).await;
     let snapshots = join_all(ready.iter_mut().map(|node| taken(job, node, deadline))).await;
     let end = Instant::now();
     let left = deadline.saturating_duration_since(end);
-    let idle = join_all(ready.iter_mut().map(|node| idle(node, end, deadline)));
-    let (awake, after) = futures::join!(pause.check(left), idle);
-    let unproven = not_paused(&awake).or_else(|| written(ready, &before, &after));
+    let looks = ready.iter_mut().zip(before);
+    let looks =
+        join_all(looks.map(|(node, before)| async move { before?.writes_since(node, end, deadline).await }));
+    let (awake, writes) = futures::join!(pause.check(left), looks);
+    let unproven = not_paused(&awake).or_else(|| written(ready, &writes));
     Taken { snapshots, unproven }
 }
 
@@ -201,43 +204,71 @@ async fn taken(
     (begun.elapsed(), outcome)
 }
 
-async fn looked(ready: &mut [Ready<'_>], deadline: Instant) -> Vec<Result<ClientActivity, NodeError>> {
-    join_all(ready.iter_mut().map(|node| look(node, deadline))).await
-}
-
 async fn look(node: &mut Ready<'_>, deadline: Instant) -> Result<ClientActivity, NodeError> {
-    timeout_at(deadline, node.cassandra.client_activity()).await.unwrap_or_else(|_elapsed| {
-        let message = format!("{}: its write counters were not read in time", node.target);
-        Err(NodeError::new(NodeErrorKind::Transient, message))
-    })
+    let looked = timeout_at(deadline, node.cassandra.client_activity()).await;
+    looked.unwrap_or_else(|_elapsed| Err(not_read_in_time(node.target)))
 }
 
-/// What the node has counted when nothing that had begun before the end of the snapshots can still be under way: it was
-/// seen idle, or a write timeout has passed.
-async fn idle(node: &mut Ready<'_>, end: Instant, deadline: Instant) -> Result<ClientActivity, NodeError> {
-    loop {
-        let is_late = end.elapsed() >= node.write_timeout;
-        let activity = look(node, deadline).await?;
-        if activity.tasks == 0 || is_late {
-            return Ok(activity);
+/// What a node had counted when the applications were paused.
+struct Before {
+    writes: u64,
+    /// Counted after the others, so that none of them can excuse one that came before.
+    system_writes: u64,
+}
+
+impl Before {
+    async fn look(node: &mut Ready<'_>, deadline: Instant) -> Result<Self, NodeError> {
+        let writes = look(node, deadline).await?.writes;
+        Ok(Self { writes, system_writes: system_writes(node, deadline).await? })
+    }
+
+    /// The clients' writes since then, when nothing that had begun before the end of the snapshots can still be under
+    /// way: the node was seen idle, or a write timeout has passed. What a node writes to keyspaces of the system by
+    /// itself does not count, as long as it explains every write that was counted.
+    async fn writes_since(
+        &self,
+        node: &mut Ready<'_>,
+        end: Instant,
+        deadline: Instant,
+    ) -> Result<u64, NodeError> {
+        let mut explained = 0;
+        loop {
+            let is_late = end.elapsed() >= node.write_timeout;
+            let activity = look(node, deadline).await?;
+            let strange = activity.writes.abs_diff(self.writes).abs_diff(explained);
+            if is_late || (strange == 0 && activity.tasks == 0) {
+                return Ok(strange);
+            }
+            if strange == 0 {
+                sleep(LOOK_PAUSE).await;
+                continue;
+            }
+            let system = system_writes(node, deadline).await?.abs_diff(self.system_writes);
+            if system == explained {
+                return Ok(strange);
+            }
+            explained = system;
         }
-        sleep(LOOK_PAUSE).await;
     }
 }
 
-fn written(
-    ready: &[Ready<'_>],
-    before: &[Result<ClientActivity, NodeError>],
-    after: &[Result<ClientActivity, NodeError>],
-) -> Option<Failure> {
+async fn system_writes(node: &mut Ready<'_>, deadline: Instant) -> Result<u64, NodeError> {
+    let counted = timeout_at(deadline, node.cassandra.system_writes(&node.schema.tables)).await;
+    counted.unwrap_or_else(|_elapsed| Err(not_read_in_time(node.target)))
+}
+
+fn not_read_in_time(target: &str) -> NodeError {
+    let message = format!("{target}: its write counters were not read in time");
+    NodeError::new(NodeErrorKind::Transient, message)
+}
+
+fn written(ready: &[Ready<'_>], writes: &[Result<u64, NodeError>]) -> Option<Failure> {
     let mut writers = Vec::new();
-    for ((node, before), after) in ready.iter().zip(before).zip(after) {
-        match (before, after) {
-            (Ok(before), Ok(after)) if before.writes == after.writes => {}
-            (Ok(before), Ok(after)) => {
-                writers.push(format!("{} ({})", node.target, after.writes.abs_diff(before.writes)));
-            }
-            (Err(error), _) | (_, Err(error)) => return Some(error.clone().into()),
+    for (node, writes) in ready.iter().zip(writes) {
+        match writes {
+            Ok(0) => {}
+            Ok(writes) => writers.push(format!("{} ({writes})", node.target)),
+            Err(error) => return Some(error.clone().into()),
         }
     }
     (!writers.is_empty()).then(|| Failure {

@@ -25,7 +25,7 @@ pub(super) type Table = (String, String);
 pub(super) struct Schema {
     pub(super) keyspaces: Vec<String>,
     /// All of these keyspaces.
-    tables: Vec<Table>,
+    pub(super) tables: Vec<Table>,
 }
 
 impl Schema {

@@ -164,7 +164,10 @@ pub(crate) struct Activity {
     pub(crate) under_way: u64,
     /// Looks until a write begins.
     pub(crate) begins_after: Option<u64>,
+    /// Whether the write is one of the node's own.
+    pub(crate) by_system: bool,
     writes: u64,
+    system_writes: u64,
 }
 
 impl Activity {
@@ -177,6 +180,7 @@ impl Activity {
         let tasks = u64::from(self.under_way > 0);
         if self.under_way == 1 {
             self.writes += 1;
+            self.system_writes += u64::from(self.by_system);
         }
         self.under_way = self.under_way.saturating_sub(1);
         ClientActivity { tasks, writes: self.writes }
@@ -394,6 +398,11 @@ impl Cassandra for FakeCassandra {
     async fn client_activity(&mut self) -> Result<ClientActivity, NodeError> {
         self.0.step("client_activity").await?;
         Ok(self.0.activity.lock().unwrap().look())
+    }
+
+    async fn system_writes(&mut self, tables: &[(String, String)]) -> Result<u64, NodeError> {
+        assert_eq!(tables, self.0.schema.lock().unwrap().0);
+        Ok(self.0.activity.lock().unwrap().system_writes)
     }
 
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {

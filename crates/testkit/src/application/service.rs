@@ -54,6 +54,8 @@ pub struct Calls {
     pub check_paused: u32,
     /// Times.
     pub stats: u32,
+    /// Times that it closed its gate.
+    pub closed: u32,
     /// The limit that the last Pause named.
     pub wait_limit: Option<Duration>,
 }
@@ -104,6 +106,7 @@ impl Service {
             return Ok(());
         }
         self.gate.close();
+        self.shared.count(|calls| calls.closed += 1);
         match timeout(limit, self.gate.drained()).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Status::failed_precondition("unpaused while it was being paused")),

@@ -69,6 +69,11 @@ impl Cluster {
         self.path().join("store")
     }
 
+    /// That of this machine, where the nodes reach it.
+    pub fn host_address(&self) -> Ipv4Addr {
+        self.network.here()
+    }
+
     /// The address of each node, in their order.
     pub fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(ClusterNode::address).collect()

@@ -40,9 +40,14 @@ impl Network {
         let network = Self { number, _reservation: reservation };
         let bridge = bridge(number);
         ip(&["link", "add", &bridge, "type", "bridge"])?;
-        ip(&["address", "add", &network.with_prefix(network.host(1)), "dev", &bridge])?;
+        ip(&["address", "add", &network.with_prefix(network.here()), "dev", &bridge])?;
         ip(&["link", "set", &bridge, "up"])?;
         Ok(network)
+    }
+
+    /// This machine's own address.
+    pub(super) fn here(&self) -> Ipv4Addr {
+        self.host(1)
     }
 
     /// The address of the node of this number, from 1.

@@ -347,12 +347,16 @@ impl NodeSession {
         Ok(writes)
     }
 
-    /// How long the node works on a write before it gives it up (`write_request_timeout`).
+    /// How long the node works on a write before it gives it up: the longest of `write_request_timeout`,
+    /// `counter_write_request_timeout`, and what a conditional write takes (`cas_contention_timeout`, then the write).
     ///
     /// # Errors
     /// [`NodeError`].
     pub async fn write_timeout(&mut self) -> Result<Duration, NodeError> {
-        self.count(STORAGE_PROXY, "WriteRpcTimeout").await.map(Duration::from_millis)
+        let write = self.count(STORAGE_PROXY, "WriteRpcTimeout").await?;
+        let counter = self.count(STORAGE_PROXY, "CounterWriteRpcTimeout").await?;
+        let contention = self.count(STORAGE_PROXY, "CasContentionTimeout").await?;
+        Ok(Duration::from_millis(counter.max(write.saturating_add(contention))))
     }
 
     /// Writes the memtables of these keyspaces to disk, one keyspace after the other. Safe to repeat.

@@ -6,6 +6,9 @@ use cassy_pause::{PauseClient, Relief, TcpDial, stand_guard};
 use tokio::io::BufReader;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// A guard that has unpaused everybody; one that was let go ends with 0.
+const ALARMED: u8 = 3;
+
 /// Runs until it is let go, or has unpaused.
 pub(crate) fn run() -> ExitCode {
     // One that leads a group already cannot; then it has a group of its own, at least.
@@ -35,7 +38,7 @@ async fn guard() -> ExitCode {
         Ok(Relief::Released) => ExitCode::SUCCESS,
         Ok(Relief::Unpaused { left, .. }) if left.is_empty() => {
             say("all instances go on");
-            ExitCode::SUCCESS
+            ExitCode::from(ALARMED)
         }
         Ok(Relief::Unpaused { left, .. }) => {
             left.iter().for_each(|error| say(&format!("not known to go on: {error}")));

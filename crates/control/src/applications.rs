@@ -16,7 +16,7 @@ pub trait Applications: Send + Sync + 'static {
     /// Whom the SRV record names at this moment, each address of a target by itself; in order, none twice, never
     /// empty.
     async fn find(&self) -> Result<Vec<Instance>, Failure>;
-    /// Starts a guard in a process of its own. It is armed when this returns.
+    /// Starts a guard in a process of its own. It is armed when this returns, and reaches every instance.
     async fn guard(&self, order: &GuardOrder) -> Result<Box<dyn Guard>, Failure>;
     /// Asks all instances at once to pause; ends when each has answered, or `within` has passed.
     async fn pause(&self, instances: &[Instance], within: Duration) -> Box<dyn Pause>;
@@ -30,8 +30,8 @@ pub trait Applications: Send + Sync + 'static {
 /// Unpauses when its pipe ends or its deadline passes.
 #[async_trait]
 pub trait Guard: Send {
-    /// Everything is unpaused: the guard ends without doing anything.
-    async fn release(self: Box<Self>);
+    /// Everything is unpaused: the guard ends without doing anything. An error when it did something before, or may have.
+    async fn release(self: Box<Self>) -> Result<(), String>;
 }
 
 /// Instances that were asked to pause.

@@ -54,6 +54,11 @@ impl Link {
         }
     }
 
+    /// The node's.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// How far the request under way is.
     pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
@@ -89,6 +94,12 @@ impl Link {
             self.agent.lock().await.take();
         }
         outcome
+    }
+
+    /// Sends a request to the agent that runs; `None` when none does.
+    pub(crate) async fn request_to_running(&self, request: Request) -> Option<Result<Reply, NodeError>> {
+        let agent = self.agent.lock().await.clone()?;
+        Some(self.watched(&*agent, request).await)
     }
 
     /// Sends a request that may be repeated as it is, under the node's lock.

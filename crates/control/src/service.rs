@@ -12,8 +12,9 @@ use cassy_agent_protocol::StoreGrant;
 use cassy_backup_format::{BackupId, ClusterId, ClusterManifest, Keys};
 use cassy_catalog::{Catalog, CatalogError, JobKind, JobUpdate, NodeRow};
 use cassy_store::{Store, StoreError};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::applications::Applications;
 use crate::clock::Clock;
@@ -90,6 +91,8 @@ impl Service {
             epoch: parts.epoch,
             clock: Arc::clone(&parts.clock),
             stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            closed: Notify::new(),
         });
         pauses.take_up().await.map_err(|e| database_failed("read the intents of pauses", &e))?;
         let unfinished = parts.catalog.unfinished_jobs().await;
@@ -112,8 +115,8 @@ impl Service {
 
     /// Stops driving jobs; they go on at the next start.
     pub async fn shut_down(&self) {
-        self.runner.shut_down().await;
-        self.pauses.stop.cancel();
+        // First nothing is driven any more, so that what ends now is no end of a job.
+        futures::join!(self.runner.shut_down(), self.pauses.shut_down());
         self.progress_task.abort();
     }
 

@@ -252,7 +252,7 @@ async fn one_node_that_fails_fails_all_and_the_next_backup_is_whole() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_in_the_freeze_leaves_nobody_paused() {
+async fn a_server_that_stops_in_the_freeze_unpauses_before_it_ends() {
     let scene = Scene::set().await;
     let last = std::sync::Arc::clone(&scene.rings.0[NODES[2]]);
     last.once("take_snapshot", Action::Hang);
@@ -262,15 +262,77 @@ async fn a_server_that_dies_in_the_freeze_leaves_nobody_paused() {
     last.reached.notified().await;
     assert_eq!(scene.applications.lock().paused.len(), 2);
     assert_eq!(scene.server.catalog.open_pause_intents().await.unwrap().len(), 1);
-    let scene = scene.restart().await;
+    scene.server.service.shut_down().await;
     assert!(taking.await.unwrap().is_err());
-    assert!(scene.log().contains(&"guard at work".to_owned()), "{:?}", scene.log());
+    assert_eq!(scene.log(), ["guard", "pause", "unpause", "guard released"]);
+    assert!(scene.applications.lock().paused.is_empty(), "somebody is paused");
+    let scene = scene.restart().await;
     scene.server.idle().await;
     let rows = scene.rows().await;
     assert!(rows.len() == 3 && rows.iter().all(|row| row.status == Status::Completed), "{rows:?}");
     assert_eq!(scene.log().iter().filter(|step| *step == "pause").count(), 2, "a new attempt is a new pause");
     assert!(scene.server.catalog.open_pause_intents().await.unwrap().is_empty());
     scene.is_clean();
+}
+
+#[tokio::test]
+async fn a_backup_that_is_taken_up_again_and_again_pauses_no_more() {
+    let mut scene = Scene::set().await;
+    let last = std::sync::Arc::clone(&scene.rings.0[NODES[2]]);
+    last.on("take_snapshot", Action::Hang);
+    let (request, service) = (scene.request(), std::sync::Arc::clone(&scene.server.service));
+    let taking = tokio::spawn(async move { service.take_backup(request).await });
+    for _ in 0..3 {
+        last.reached.notified().await;
+        scene = scene.restart().await;
+    }
+    assert!(taking.await.unwrap().is_err());
+    scene.server.idle().await;
+    let rows = scene.rows().await;
+    assert!(rows.len() == 3 && rows.iter().all(|row| row.message.contains("attempt 4")), "{rows:?}");
+    assert_eq!(scene.log().iter().filter(|step| *step == "pause").count(), 3);
+    scene.is_clean();
+}
+
+#[tokio::test]
+async fn a_guard_that_has_unpaused_is_no_proof() {
+    let scene = Scene::set().await;
+    scene.applications.lock().guard_was_alarmed = true;
+    let error = scene.fails().await;
+    assert!(error.message.contains("guards may have unpaused"), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_that_joins_meanwhile_makes_it_another_cluster() {
+    for (step, pauses) in [("after flush", 0), ("after take_snapshot", 1)] {
+        let scene = Scene::set().await;
+        let first = std::sync::Arc::clone(&scene.rings.0[NODES[0]]);
+        first.once(step, Action::Hang);
+        let (request, service) = (scene.request(), std::sync::Arc::clone(&scene.server.service));
+        let taking = tokio::spawn(async move { service.take_backup(request).await });
+        first.reached.notified().await;
+        scene.rings.0.values().for_each(|ring| ring.strangers.lock().unwrap().push("127.0.0.9".to_owned()));
+        first.wake();
+        let error = taking.await.unwrap().unwrap_err();
+        scene.server.idle().await;
+        assert!(error.message.contains("127.0.0.9"), "{step}: {error}");
+        assert_eq!(scene.log().iter().filter(|step| *step == "pause").count(), pauses, "{step}");
+        scene.is_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_keyspace_that_comes_meanwhile_is_not_passed_over() {
+    let scene = Scene::set().await;
+    let first = std::sync::Arc::clone(&scene.rings.0[NODES[0]]);
+    first.once("take_snapshot", Action::Hang);
+    let (request, service) = (scene.request(), std::sync::Arc::clone(&scene.server.service));
+    let taking = tokio::spawn(async move { service.take_backup(request).await });
+    first.reached.notified().await;
+    first.schema.lock().unwrap().0.push(("late".to_owned(), "rows".to_owned()));
+    first.wake();
+    let error = taking.await.unwrap().unwrap_err();
+    assert!(error.message.contains("keyspaces came during the backup: late"), "{error}");
 }
 
 #[tokio::test]
@@ -282,7 +344,7 @@ async fn what_a_dead_server_left_paused_goes_on_before_anything_else() {
         intent_id: "i".to_owned(),
         job_id: job,
         instances_json: serde_json::to_string(&instances(2)).unwrap(),
-        deadline_at: 1,
+        deadline_at: 2,
         created_at: 1,
     };
     scene.server.catalog.open_pause_intent(scene.server.lease.epoch, &intent).await.unwrap();

@@ -90,6 +90,9 @@ pub enum Problem {
         /// The application's own words.
         message: String,
     },
+    /// It was not waited for, as another instance had failed. The call may take effect all the same.
+    #[error("was not waited for")]
+    GivenUp,
     /// Answered the Pause, and said right after that it is not paused; or later.
     #[error("is not paused, although it has answered Pause")]
     GateOpen,
@@ -121,6 +124,7 @@ impl Problem {
             Self::Unreachable(_)
             | Self::Broken { .. }
             | Self::TimedOut { .. }
+            | Self::GivenUp
             | Self::MayStillPause { .. } => true,
             Self::Refused { code, .. } => *code == Code::Unavailable,
             Self::GateOpen => false,
@@ -136,7 +140,7 @@ impl Problem {
             Self::Refused { code, .. } => {
                 !matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
             }
-            Self::Broken { .. } | Self::TimedOut { .. } | Self::MayStillPause { .. } => false,
+            Self::Broken { .. } | Self::TimedOut { .. } | Self::GivenUp | Self::MayStillPause { .. } => false,
         }
     }
 
@@ -156,6 +160,7 @@ impl Problem {
                  max_pause_ms."
             }
             Self::TimedOut { .. } => "Look into the application's log; it may hang.",
+            Self::GivenUp => "See to the instance that has failed.",
             Self::Refused { code: Code::Unimplemented, .. } => {
                 "The port of an SRV record is that of the service rpc.Admin; look what listens there."
             }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cassy_agent_protocol::Instance;
+use futures::StreamExt;
 use futures::future::join_all;
-use tokio::time::Instant;
+use futures::stream::FuturesUnordered;
+use tokio::time::{Instant, timeout_at};
 
 use crate::admin::{Connection, Standing};
 use crate::client::CONNECT_LIMIT;
@@ -15,6 +17,8 @@ use crate::unpausing::{Unpaused, Unpausing};
 
 /// How much later than its own limit an instance may close its gate: the Pause travels, and clocks differ.
 pub(crate) const LATE: Duration = Duration::from_secs(1);
+/// When one has failed, the others are not waited for; but one whose answer is known needs no late Unpause.
+const GRACE: Duration = Duration::from_millis(500);
 /// What is left for the way back, and for the question whether it is true.
 const SHORTEST_REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_secs(1);
@@ -44,16 +48,67 @@ struct Confirmed {
 }
 
 impl Pausing {
+    /// First the connections: nobody is asked before all are open. The first failure ends it, so that nobody stays
+    /// paused for the sake of those that have not answered yet.
     pub(crate) async fn begin(dial: Arc<dyn Dial>, instances: &[Instance], deadline: Instant) -> Self {
-        let asked = instances.iter().map(|instance| ask(dial.as_ref(), instance, deadline));
-        let members = join_all(asked).await;
-        Self { dial, members }
+        let begun = Instant::now();
+        let limit = deadline.min(begun + CONNECT_LIMIT);
+        let opened = instances.iter().map(|instance| Connection::open(dial.as_ref(), instance, limit));
+        let opened = join_all(opened).await;
+        let is_open = opened.iter().all(Result::is_ok);
+        let members = instances.iter().zip(opened).map(|(instance, opened)| {
+            let (connection, problem) = match opened {
+                Ok(connection) => (Some(connection), Problem::GivenUp),
+                Err(problem) => (None, problem),
+            };
+            // Of those that are not asked nothing can come late.
+            Member { instance: instance.clone(), connection, late_until: begun, outcome: Err(problem) }
+        });
+        let mut pausing = Self { dial, members: members.collect() };
+        if is_open {
+            pausing.ask(deadline).await;
+        } else {
+            pausing.members.iter_mut().for_each(|member| member.connection = None);
+        }
+        pausing
     }
 
-    /// Those that did not say that they are paused; empty when all are.
+    async fn ask(&mut self, deadline: Instant) {
+        let sent = Instant::now();
+        let left = deadline - sent;
+        let wait = without_rest(left);
+        let mut answers: FuturesUnordered<_> = (self.members.iter().enumerate())
+            .filter_map(|(place, member)| Some((place, member.connection.clone()?)))
+            .map(|(place, connection)| async move { (place, asked(&connection, wait, deadline).await) })
+            .collect();
+        let mut outcomes = Vec::new();
+        // Each call has its own end, at the deadline.
+        let mut end = deadline + GRACE;
+        while let Ok(Some((place, (is_settled, outcome)))) = timeout_at(end, answers.next()).await {
+            if outcome.is_err() {
+                end = end.min(Instant::now() + GRACE);
+            }
+            outcomes.push((place, is_settled, outcome));
+        }
+        drop(answers);
+        for member in &mut self.members {
+            member.late_until = sent + wait + LATE;
+        }
+        for (place, is_settled, outcome) in outcomes {
+            let member = &mut self.members[place];
+            if is_settled {
+                member.late_until = sent;
+            }
+            member.outcome = outcome;
+        }
+    }
+
+    /// Those that did not say that they are paused; empty when all are. When some have failed, those that were not
+    /// waited for any more are not among them.
     #[must_use]
     pub fn failures(&self) -> Vec<InstanceError> {
         let failed = self.members.iter().filter_map(|member| Some((member, member.outcome.as_ref().err()?)));
+        let failed = failed.filter(|(_, problem)| !matches!(problem, Problem::GivenUp));
         failed.map(|(member, problem)| InstanceError::new(&member.instance, problem.clone())).collect()
     }
 
@@ -78,18 +133,19 @@ impl Pausing {
     /// each, in the order of the request. See [`Unpaused`] for the rule.
     pub async fn unpause(&self, within: Duration) -> Vec<Result<Unpaused, InstanceError>> {
         let deadline = Instant::now() + within;
-        let unpausing = |member| self.unpausing(member, deadline).run();
-        join_all(self.members.iter().map(unpausing)).await
+        join_all(self.members.iter().map(|member| self.unpause_one(member, deadline))).await
     }
 
-    fn unpausing<'a>(&'a self, member: &'a Member, deadline: Instant) -> Unpausing<'a> {
-        Unpausing {
+    async fn unpause_one(&self, member: &Member, deadline: Instant) -> Result<Unpaused, InstanceError> {
+        let Some(connection) = &member.connection else { return Ok(Unpaused::NeverAsked) };
+        let unpausing = Unpausing {
             dial: self.dial.as_ref(),
             instance: &member.instance,
-            connection: member.connection.clone(),
+            connection: Some(connection.clone()),
             late_until: member.late_until,
             deadline,
-        }
+        };
+        unpausing.run().await
     }
 }
 
@@ -106,41 +162,23 @@ impl Member {
     }
 }
 
-/// Pauses one instance, and asks it whether it is true.
-async fn ask(dial: &dyn Dial, instance: &Instance, deadline: Instant) -> Member {
+/// Pauses one instance. One that answers Pause and lets requests through all the same is not paused.
+/// With it whether the Pause can take effect no more, or not again.
+async fn asked(
+    connection: &Connection,
+    wait: Duration,
+    deadline: Instant,
+) -> (bool, Result<Confirmed, Problem>) {
     let begun = Instant::now();
-    let member = |connection, late_until, outcome| Member {
-        instance: instance.clone(),
-        connection,
-        late_until,
-        outcome,
-    };
-    let connection = match Connection::open(dial, instance, deadline.min(begun + CONNECT_LIMIT)).await {
-        Ok(connection) => connection,
-        Err(problem) => return member(None, begun, Err(problem)),
-    };
-    let sent = Instant::now();
-    let left = deadline - sent;
-    let wait = without_rest(left);
-    let paused = connection.pause(wait, left).await;
-    let late_until = match &paused {
-        Err(problem) if !problem.is_settled() => sent + wait + LATE,
-        _ => sent,
-    };
-    let outcome = match paused {
-        Ok(()) => confirm(&connection, begun, deadline).await,
+    if let Err(problem) = connection.pause(wait, deadline - begun).await {
+        return (problem.is_settled(), Err(problem));
+    }
+    let outcome = match connection.standing(deadline - Instant::now()).await {
+        Ok(Standing::Open) => Err(Problem::GateOpen),
+        Ok(standing) => Ok(Confirmed { within: begun.elapsed(), tells: standing == Standing::Paused }),
         Err(problem) => Err(problem),
     };
-    member(Some(connection), late_until, outcome)
-}
-
-/// An instance that answers Pause and lets requests through all the same is not paused.
-async fn confirm(connection: &Connection, begun: Instant, deadline: Instant) -> Result<Confirmed, Problem> {
-    let standing = connection.standing(deadline - Instant::now()).await?;
-    match standing {
-        Standing::Open => Err(Problem::GateOpen),
-        _ => Ok(Confirmed { within: begun.elapsed(), tells: standing == Standing::Paused }),
-    }
+    (true, outcome)
 }
 
 /// For how long the instance may wait for its requests, when there is so much time in all.

@@ -6,6 +6,7 @@
 //!   Unpauses are repeated, and then once more.
 //! - A process that is gone is not paused, and one that is started anew begins unpaused. It is gone when, after that
 //!   time, its host refuses connections again and again for [`GONE_AFTER`]: the host is up, nobody listens.
+//! - One that was never asked to pause, as there was no connection, is not paused.
 //! - One that is merely unreachable (no answer, no route, a broken connection) may be paused: it is tried to the end.
 
 use std::io;
@@ -34,6 +35,8 @@ pub enum Unpaused {
     Acknowledged,
     /// Nobody listens at its address: the process is gone, and its pause with it.
     Gone,
+    /// It was never asked to pause.
+    NeverAsked,
 }
 
 /// One instance that is being unpaused.

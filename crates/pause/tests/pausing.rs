@@ -218,3 +218,38 @@ async fn what_is_not_the_admin_service_is_no_pause() {
     let failures = many.client.pause(&many.instances, WITHIN).await.failures();
     assert!(failures[0].problem.hint().contains("rpc.Admin"), "{}", failures[0].problem.hint());
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_to_pause_when_one_cannot_be_connected_to() {
+    let mut many = Many::of([Behaviour::default()]);
+    many.instances.push(FakeNetwork::default().silent());
+    let begun = Instant::now();
+    let pausing = many.client.pause(&many.instances, WITHIN).await;
+    assert!(begun.elapsed() < WITHIN / 2, "{:?}", begun.elapsed());
+    assert!(texts(&pausing.failures()).contains("silent.example.com"), "{:?}", pausing.failures());
+    assert_eq!((pausing.failures().len(), many.applications[0].calls().pause), (1, 0));
+    // So there is nothing to end, and nothing that could be left.
+    assert!(pausing.unpause(Duration::ZERO).await.iter().all(Result::is_ok));
+    assert_eq!(many.applications[0].calls().unpause, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_refusal_ends_the_wait_for_those_that_take_long() {
+    let refuses = Behaviour {
+        refuses_pause: Some((Code::FailedPrecondition, "no".to_owned())),
+        ..Behaviour::default()
+    };
+    let slow = Behaviour { pauses_after: WITHIN / 2, ..Behaviour::default() };
+    let many = Many::of([Behaviour::default(), refuses, slow]);
+    let begun = Instant::now();
+    let pausing = many.client.pause(&many.instances, WITHIN).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(pausing.failures().len(), 1, "only what failed is named");
+    let unpausing = pausing.unpause(WITHIN * 2);
+    tokio::pin!(unpausing);
+    // The first goes on at once; the slow one is unpaused once more when it has closed its gate.
+    let soon = tokio::time::timeout(Duration::from_secs(1), &mut unpausing).await;
+    assert!(soon.is_err() && many.paused() == [false; 3]);
+    assert!(unpausing.await.iter().all(Result::is_ok));
+    assert_eq!((many.paused(), many.applications[2].calls().closed), (vec![false; 3], 1));
+}

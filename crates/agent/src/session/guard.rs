@@ -36,11 +36,11 @@ impl Guard {
         Ok(())
     }
 
-    /// Fine when there is none: it has been released before.
+    /// An error when there is none, or when it has unpaused: whoever armed it then knows that this one was not there.
     pub(super) async fn release(&self) -> Result<(), AgentError> {
         match self.0.lock().await.take() {
             Some(guard) => guard.release().await.map_err(|error| failed(&error.to_string())),
-            None => Ok(()),
+            None => Err(failed("none is armed by this agent")),
         }
     }
 }

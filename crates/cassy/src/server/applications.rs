@@ -19,6 +19,9 @@ use tokio::time::timeout;
 /// For the system's resolver.
 pub(crate) const LOOK_UP_LIMIT: Duration = Duration::from_secs(15);
 
+/// So many instances are named.
+const NAMED: usize = 5;
+
 /// See the module.
 pub(crate) struct RealApplications {
     service: Option<String>,
@@ -70,7 +73,25 @@ impl Applications for RealApplications {
             message: format!("no guard could be started, so nobody was paused: {}", chain(&error)),
             hint: Some("a guard is a process of this machine, `cassy guard`: see its limits".to_owned()),
         })?;
-        Ok(Box::new(Beside(guard)))
+        if guard.unreachable().is_empty() {
+            return Ok(Box::new(Beside(guard)));
+        }
+        let named: Vec<_> = guard.unreachable().iter().take(NAMED).map(ToString::to_string).collect();
+        let message = format!(
+            "{} instances cannot be connected to, so nobody was paused: {}",
+            guard.unreachable().len(),
+            named.join(", ")
+        );
+        if let Err(error) = guard.release().await {
+            tracing::warn!(%error, "the guard was not released");
+        }
+        Err(Failure {
+            unavailable: true,
+            message,
+            hint: Some(
+                "look whether they run, and whether the SRV record (srv_service_url) is right".to_owned(),
+            ),
+        })
     }
 
     async fn pause(&self, instances: &[Instance], within: Duration) -> Box<dyn Pause> {
@@ -142,10 +163,8 @@ struct Beside(GuardHandle);
 
 #[async_trait]
 impl Guard for Beside {
-    async fn release(self: Box<Self>) {
-        if let Err(error) = self.0.release().await {
-            tracing::warn!(%error, "the guard was not released, and unpauses once more");
-        }
+    async fn release(self: Box<Self>) -> Result<(), String> {
+        self.0.release().await.map_err(|error| error.to_string())
     }
 }
 

@@ -1,54 +1,58 @@
 //! The guards of a freeze: one beside the server, and two on nodes that reach every instance.
 
+use std::sync::Arc;
+
 use cassy_agent_protocol::{GuardOrder, Reply, Request};
 use futures::future::join_all;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use super::{Links, unexpected};
+use super::unexpected;
 use crate::applications::{Applications, Guard};
-use crate::job::{BackupJob, Failure};
+use crate::job::Failure;
+use crate::link::Link;
 use crate::nodes::NodeError;
 
 /// Guards on nodes, beside the one next to the server.
 const ON_NODES: usize = 2;
 /// Nodes that are asked at most.
 const ASKED: usize = 6;
-/// For all nodes: it is part of the longest pause, as a guard counts from its arming.
+/// For all nodes.
 const ARM_LIMIT: Duration = Duration::from_secs(5);
+/// The part of the longest pause that may be spent on it, as a guard counts from its arming.
+const ARM_PART: u32 = 4;
 const RELEASE_LIMIT: Duration = Duration::from_secs(15);
 
 /// All that are armed. Dropped, they unpause.
-pub(super) struct Guards<'a> {
+pub(crate) struct Guards {
     beside: Box<dyn Guard>,
-    links: &'a Links,
-    on_nodes: Vec<String>,
+    on_nodes: Vec<Arc<Link>>,
+    /// Those that did not say in time that they are armed, and may be all the same.
+    uncertain: Vec<Arc<Link>>,
     refused: Vec<String>,
 }
 
-impl<'a> Guards<'a> {
+impl Guards {
+    /// How long nodes may take to arm theirs.
+    pub(super) fn time_to_arm(longest: Duration) -> Duration {
+        ARM_LIMIT.min(longest / ARM_PART)
+    }
+
     /// Without the one beside the server nothing is paused; those on nodes may be missing, and are named then.
     pub(super) async fn start(
         applications: &dyn Applications,
-        links: &'a Links,
-        job: &BackupJob,
+        links: &[Arc<Link>],
         order: &GuardOrder,
+        within: Duration,
     ) -> Result<Self, Failure> {
-        let beside = applications.guard(order).await?;
-        let (mut on_nodes, mut refused) = (Vec::new(), Vec::new());
-        let end = Instant::now() + ARM_LIMIT;
-        let mut candidates = job.nodes.keys().take(ASKED).peekable();
-        while on_nodes.len() < ON_NODES && candidates.peek().is_some() {
-            let asked: Vec<_> = candidates.by_ref().take(ON_NODES - on_nodes.len()).collect();
-            let armed = join_all(asked.iter().map(|target| timeout_at(end, arm(links, target, order)))).await;
-            for (target, armed) in asked.into_iter().zip(armed) {
-                match armed {
-                    Ok(Ok(())) => on_nodes.push(target.clone()),
-                    Ok(Err(error)) => refused.push(error.message),
-                    Err(_elapsed) => refused.push(format!("{target}: no guard in time")),
-                }
+        let (beside, armed) = futures::join!(applications.guard(order), Armed::on(links, order, within));
+        let Armed { on_nodes, uncertain, refused } = armed;
+        match beside {
+            Ok(beside) => Ok(Self { beside, on_nodes, uncertain, refused }),
+            Err(failure) => {
+                released(on_nodes.iter().chain(&uncertain)).await;
+                Err(failure)
             }
         }
-        Ok(Self { beside, links, on_nodes, refused })
     }
 
     /// What the operator should know of those that are missing.
@@ -63,22 +67,69 @@ impl<'a> Guards<'a> {
         })
     }
 
-    /// Everybody goes on: nothing is left to do for them.
-    pub(super) async fn release(self) {
-        let released = self.on_nodes.iter().map(|target| async move {
-            let released = timeout(RELEASE_LIMIT, self.links.to(target).request(Request::ReleaseGuard)).await;
-            if !matches!(released, Ok(Ok(_))) {
-                tracing::warn!(node = target, "its guard was not released, and unpauses once more");
-            }
-        });
-        join_all(released).await;
-        self.beside.release().await;
+    /// Everybody goes on: nothing is left to do for them. Answers those that may have unpaused before.
+    pub(crate) async fn release(self) -> Vec<String> {
+        let (beside, mut alarmed, _) = futures::join!(
+            self.beside.release(),
+            released(self.on_nodes.iter()),
+            released(self.uncertain.iter())
+        );
+        alarmed.extend(beside.err().map(|why| format!("beside the server: {why}")));
+        for guard in &alarmed {
+            tracing::warn!(guard, "was not released as it was armed");
+        }
+        alarmed
     }
 }
 
-async fn arm(links: &Links, target: &str, order: &GuardOrder) -> Result<(), NodeError> {
-    match links.to(target).request(Request::Guard(order.clone())).await? {
+/// The guards on nodes.
+#[derive(Default)]
+struct Armed {
+    on_nodes: Vec<Arc<Link>>,
+    uncertain: Vec<Arc<Link>>,
+    refused: Vec<String>,
+}
+
+impl Armed {
+    async fn on(links: &[Arc<Link>], order: &GuardOrder, within: Duration) -> Self {
+        let end = Instant::now() + within;
+        let mut all = Self::default();
+        let mut candidates = links.iter().take(ASKED).peekable();
+        while all.on_nodes.len() < ON_NODES && candidates.peek().is_some() {
+            let asked: Vec<_> = candidates.by_ref().take(ON_NODES - all.on_nodes.len()).collect();
+            let armed = join_all(asked.iter().map(|link| timeout_at(end, arm(link, order)))).await;
+            for (link, armed) in asked.into_iter().zip(armed) {
+                match armed {
+                    Ok(Ok(())) => all.on_nodes.push(Arc::clone(link)),
+                    Ok(Err(error)) => all.refused.push(error.message),
+                    Err(_elapsed) => {
+                        all.refused.push(format!("{}: no guard in time", link.address()));
+                        all.uncertain.push(Arc::clone(link));
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Lets these go; answers those that were not there any more as they had been armed.
+async fn released(links: impl Iterator<Item = &Arc<Link>>) -> Vec<String> {
+    let released = links.map(|link| async move {
+        let address = link.address();
+        match timeout(RELEASE_LIMIT, link.request_to_running(Request::ReleaseGuard)).await {
+            Ok(Some(Ok(_released))) => None,
+            Ok(Some(Err(error))) => Some(format!("{address}: {}", error.message)),
+            Ok(None) => Some(format!("{address}: its agent is gone")),
+            Err(_elapsed) => Some(format!("{address}: no answer")),
+        }
+    });
+    join_all(released).await.into_iter().flatten().collect()
+}
+
+async fn arm(link: &Link, order: &GuardOrder) -> Result<(), NodeError> {
+    match link.request(Request::Guard(order.clone())).await? {
         Reply::Done => Ok(()),
-        other => Err(unexpected(target, &other)),
+        other => Err(unexpected(link.address(), &other)),
     }
 }

@@ -3,7 +3,7 @@
 pub(crate) mod backup;
 mod clear;
 mod freeze;
-mod guards;
+pub(crate) mod guards;
 pub(crate) mod increments;
 pub(crate) mod orphans;
 pub(crate) mod pins;

@@ -91,7 +91,7 @@ impl RestorePerformer {
             host_id: node.host_id,
             target: target.to_owned(),
             way: match &job.copy {
-                Some(living) => RestoreWay::Copy { living: living.clone() },
+                Some(living) => RestoreWay::Copy { originals: originals(job), living: living.clone() },
                 None if node.replaces.is_some() => RestoreWay::Replacement,
                 None => RestoreWay::InPlace,
             },
@@ -100,6 +100,12 @@ impl RestorePerformer {
             move_aside: job.move_aside.then(|| job.job_id.clone()),
         })
     }
+}
+
+/// Every address that the original of a copy is known by.
+fn originals(job: &RestoreJob) -> Vec<String> {
+    let backed_up = job.nodes.values().filter_map(|node| node.replaces.as_ref());
+    backed_up.chain(&job.others).cloned().collect()
 }
 
 async fn bounded(

@@ -27,6 +27,8 @@ pub(crate) struct State {
     /// Unpauses refused, so many times.
     pub(crate) deaf: BTreeMap<Instance, u32>,
     pub(crate) guard_fails: bool,
+    /// It has unpaused somebody before it is released.
+    pub(crate) guard_was_alarmed: bool,
     pub(crate) is_configured: bool,
     /// What happened, in order.
     pub(crate) log: Vec<String>,
@@ -159,9 +161,11 @@ struct FakeGuard {
 
 #[async_trait]
 impl Guard for FakeGuard {
-    async fn release(mut self: Box<Self>) {
+    async fn release(mut self: Box<Self>) -> Result<(), String> {
         self.instances.take();
-        self.applications.lock().log.push("guard released".to_owned());
+        let mut state = self.applications.lock();
+        state.log.push("guard released".to_owned());
+        if state.guard_was_alarmed { Err("it has unpaused".to_owned()) } else { Ok(()) }
     }
 }
 

@@ -16,14 +16,29 @@ pub(crate) struct Context {
 
 /// Holds the latest progress: set by the work, read by the session as often as it reports.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ProgressSink(Arc<Mutex<Progress>>);
+pub(crate) struct ProgressSink {
+    latest: Arc<Mutex<Progress>>,
+    /// Everything that was ever set, in order.
+    #[cfg(test)]
+    all: Arc<Mutex<Vec<Progress>>>,
+}
 
 impl ProgressSink {
     pub(crate) fn set(&self, progress: Progress) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        #[cfg(test)]
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(progress);
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
     pub(crate) fn latest(&self) -> Progress {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The most bytes that no report was made between. Reports of several threads may come out of order.
+    #[cfg(test)]
+    pub(crate) fn widest_gap(&self) -> u64 {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let done: std::collections::BTreeSet<u64> = all.iter().map(|progress| progress.bytes_done).collect();
+        done.iter().zip(done.iter().skip(1)).map(|(one, next)| next - one).max().unwrap_or_default()
     }
 }

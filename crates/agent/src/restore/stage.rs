@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -177,26 +178,40 @@ impl Stager {
         if size != file.size {
             return Ok(Some(Err(format!("it has {size} bytes instead of {}", file.size))));
         }
-        let Some(mut content) = directory.read(&file.name)? else { return Ok(None) };
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            if self.context.cancel.is_cancelled() {
-                return Err(RestoreError::Cancelled);
-            }
-            let failed = |source| FileError::new("read", directory.path().join(&file.name), source);
-            match content.read(&mut buffer).map_err(failed)? {
-                0 => break,
-                read => hasher.update(buffer.get(..read).unwrap_or_default()),
-            };
-        }
-        let found = hasher.finalize().to_hex();
-        let equal = found.as_str() == file.blake3;
+        let Some(content) = directory.read(&file.name)? else { return Ok(None) };
+        let found = self.hash(content, &directory.path().join(&file.name))?;
+        let equal = found == file.blake3;
         Ok(Some(if equal {
             Ok(())
         } else {
             Err(format!("its BLAKE3 is {found} instead of {}", file.blake3))
         }))
+    }
+
+    /// The BLAKE3 of a file. What is read counts while it is read, as the server stops a request that makes no progress,
+    /// and one file may take hours; then whoever asked says what it was.
+    fn hash(&self, mut content: impl Read, path: &Path) -> Result<String, RestoreError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut counted = 0;
+        let outcome = loop {
+            if self.context.cancel.is_cancelled() {
+                break Err(RestoreError::Cancelled);
+            }
+            match content.read(&mut buffer) {
+                Ok(0) => break Ok(hasher.finalize().to_hex().to_string()),
+                Ok(read) => {
+                    hasher.update(buffer.get(..read).unwrap_or_default());
+                    counted += read as u64;
+                    self.done.bytes.fetch_add(read as u64, Ordering::Relaxed);
+                    self.report();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(source) => break Err(FileError::new("read", path, source).into()),
+            }
+        };
+        self.done.bytes.fetch_sub(counted, Ordering::Relaxed);
+        outcome
     }
 
     /// Downloads one object and takes these files out of it.

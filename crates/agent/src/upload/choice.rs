@@ -171,8 +171,10 @@ impl Chooser<'_> {
         mut take: impl FnMut(&[u8]),
     ) -> Result<Content, UploadError> {
         let mut reading = Reading::open(sstable, component, self.buffers)?;
+        let mut looked_at = self.meter.look();
         while let Some(piece) = reading.next()? {
             self.ctx.check()?;
+            looked_at.bytes(piece.len() as u64);
             take(&piece);
         }
         Ok(reading.finish(sstable, component)?)

@@ -36,6 +36,11 @@ impl Meter {
         self.report();
     }
 
+    /// A file is read only to be compared.
+    pub(super) fn look(&self) -> Look<'_> {
+        Look { meter: self, bytes: 0 }
+    }
+
     pub(super) fn file(&self) {
         self.files_done.fetch_add(1, Ordering::Relaxed);
         self.report();
@@ -48,5 +53,27 @@ impl Meter {
             files_done: self.files_done.load(Ordering::Relaxed),
             files_total: self.files_total,
         });
+    }
+}
+
+/// What is read counts while it is read, as the server stops a request that makes no progress, and one file may take
+/// hours; dropped, it counts no more.
+pub(super) struct Look<'a> {
+    meter: &'a Meter,
+    bytes: u64,
+}
+
+impl Look<'_> {
+    pub(super) fn bytes(&mut self, count: u64) {
+        self.bytes += count;
+        self.meter.bytes(count);
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        // Another pass may have begun in the meantime.
+        let less = |done: u64| Some(done.saturating_sub(self.bytes));
+        let _ = self.meter.bytes_done.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }

@@ -56,6 +56,25 @@ async fn a_second_call_finds_everything_in_place() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "LOCAL");
 }
 
+/// The server stops a request that makes no progress, and a file may take hours.
+#[tokio::test]
+async fn proving_a_large_file_that_is_there_already_is_progress() {
+    let (mut backup, node) = (Backup::empty(), Node::new());
+    let large = vec![b'x'; 5 << 20];
+    backup.sstable(&fixture::table("ks", "t", 1), None, "nb-1-big", 0, &large).await;
+    let request = backup.request(&node).await;
+    // Staged, then in place.
+    assert!(node.run_killed(&request, 30).await);
+    assert!(node.path("data/node-backup/data/ks").exists());
+    for _ in ["staged", "in place"] {
+        let context = Context::default();
+        let summary = node.run_with(&context, &request, super::Steps::default()).await.unwrap();
+        assert!(context.progress.widest_gap() <= 1 << 20, "{}", context.progress.widest_gap());
+        let progress = context.progress.latest();
+        assert_eq!((progress.bytes_done, progress.files_done), (summary.bytes, summary.files));
+    }
+}
+
 #[tokio::test]
 async fn missing_data_directories_are_made() {
     let (backup, node) = (Backup::whole().await, Node::new());

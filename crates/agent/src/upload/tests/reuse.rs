@@ -63,6 +63,25 @@ async fn a_touched_file_is_read_and_not_sent() {
     );
 }
 
+/// The server stops a request that makes no progress, and a file may take hours.
+#[tokio::test]
+async fn reading_a_large_file_again_is_progress() {
+    let mut bench = Bench::new(example());
+    let first = bench.upload().await.expect("uploaded");
+    let large = bench.live(1, "nb-2-big-Data.db");
+    assert!(fs::metadata(&large).expect("stat").len() >= 3 << 20);
+    let later = SystemTime::now() + Duration::from_secs(60);
+    File::open(&large).expect("open").set_modified(later).expect("touch");
+    bench.next(SECOND_TAG, &first);
+    let ctx = Context::default();
+    let second =
+        run_on(&ctx, &bench.request, &bench.spool, Arc::clone(&bench.store)).await.expect("uploaded");
+    assert_eq!(second.sent_bytes, 0);
+    assert!(ctx.progress.widest_gap() < 2 << 20, "{}", ctx.progress.widest_gap());
+    let progress = ctx.progress.latest();
+    assert_eq!((progress.bytes_done, progress.files_done), (second.bytes, second.files));
+}
+
 /// The trap of deduplication by name and size: a new SSTable has the name, the size, even the inode and the time of
 /// an old one.
 #[tokio::test]

@@ -319,6 +319,8 @@ pub enum RestoreWay {
     /// It is of a cluster of its own, and gets nothing of the keyspace `system`: with it, it would pass for the
     /// original and join its ring.
     Copy {
+        /// The addresses of the original cluster: none of them is the copy's.
+        originals: Vec<String>,
         /// Nodes of the original cluster that are alive.
         living: Vec<String>,
     },

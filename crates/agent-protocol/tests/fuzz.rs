@@ -80,7 +80,7 @@ fn requests() -> Vec<Request> {
         backup_id: BACKUP.parse().unwrap(),
         manifest,
         host_id: HOST.parse().unwrap(),
-        way: RestoreWay::Copy { living: vec!["10.0.0.2".into()] },
+        way: RestoreWay::Copy { originals: vec!["10.0.0.3".into()], living: vec!["10.0.0.2".into()] },
         target: "10.0.0.1".into(),
         cassandra_yaml: None,
         scope: RestoreScope::Cluster,

@@ -46,16 +46,15 @@ fn refused(OperationError { message, hints, .. }: &OperationError) -> String {
     format!("would be refused: {}", [vec![message.clone()], hints.clone()].concat().join("; "))
 }
 
-/// What would be done, node by node, and why it would be refused. `refusal` is of the request as a whole.
-pub(crate) fn text(job: &RestoreJob, refusal: Option<&OperationError>, notes: &[String]) -> String {
-    let findings =
-        usize::from(refusal.is_some()) + job.nodes.values().map(|node| findings(node).len()).sum::<usize>();
+/// What would be done, node by node, and why it would be refused. `refusals` are of the request as a whole.
+pub(crate) fn text(job: &RestoreJob, refusals: &[OperationError], notes: &[String]) -> String {
+    let findings = refusals.len() + job.nodes.values().map(|node| findings(node).len()).sum::<usize>();
     let mut lines = vec![match findings {
         0 => "dry run: nothing was changed; the restore can begin".to_owned(),
         1 => "dry run: nothing was changed; the restore would be refused, for 1 reason".to_owned(),
         many => format!("dry run: nothing was changed; the restore would be refused, for {many} reasons"),
     }];
-    lines.extend(refusal.map(refused));
+    lines.extend(refusals.iter().map(refused));
     lines.extend(notes.iter().cloned());
     for (target, node) in &job.nodes {
         lines.extend(of_node(target, node).into_iter().map(|line| format!("{target}: {line}")));

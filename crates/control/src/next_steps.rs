@@ -6,16 +6,48 @@ use crate::job::RestoreJob;
 
 /// Seeds that are named in a message.
 const SHOWN_SEEDS: usize = 10;
+const NO_TRANSACTIONS: &str =
+    "no lightweight transaction is under way in the copy: system.paxos is on none of its nodes";
 
 /// Nothing for a restore of nodes: what to do then is in each node's row.
 pub(crate) fn next_steps(job: &RestoreJob) -> Vec<String> {
     if !job.whole_cluster {
         return Vec::new();
     }
+    let mut lines = vec!["next, once every node is COMPLETED (ListRestoreStatuses):".to_owned()];
+    lines.extend(stays_away(job));
+    lines.extend(starts(job));
+    lines.push(
+        "one that ends with \"Unable to gossip with any peers\" was not answered by a seed in time: start it again"
+            .to_owned(),
+    );
+    lines.extend(if has_increments(job) { of_several_instants(job) } else { of_one_instant(job) });
+    if job.copy.is_some() {
+        lines.push(
+            "the copy has host ids of its own; keep its cluster_name apart from the original's, and initial_token as it is"
+                .to_owned(),
+        );
+    }
+    lines
+}
+
+/// What is registered and not in the backup; it does not answer, else the restore had been refused.
+fn stays_away(job: &RestoreJob) -> Option<String> {
+    (job.copy.is_none() && !job.others.is_empty()).then(|| {
+        format!(
+            "never start with their data, which is from after the instant, the nodes that the backup does not have: {}; \
+             once all others are up, empty their data, commit log, hints and saved caches directories, and let them join \
+             as new nodes",
+            job.others.join(", ")
+        )
+    })
+}
+
+fn starts(job: &RestoreJob) -> Vec<String> {
     let seeds = seeds(job);
     let (first, others): (Vec<_>, Vec<_>) =
         job.nodes.keys().partition(|target| seeds.contains(target.as_str()));
-    let mut lines = vec!["next, once every node is COMPLETED (ListRestoreStatuses):".to_owned()];
+    let mut lines = Vec::new();
     if first.is_empty() {
         let named: Vec<_> = seeds.iter().take(SHOWN_SEEDS).copied().collect();
         lines.push(format!(
@@ -29,49 +61,47 @@ pub(crate) fn next_steps(job: &RestoreJob) -> Vec<String> {
     });
     let steps = steps.chain(others.iter().map(|target| format!("start {target}")));
     lines.extend(steps.zip(1..).map(|(step, number)| format!("{number}. {step}")));
-    lines.push(
-        "one that ends with \"Unable to gossip with any peers\" was not answered by a seed in time: start it again"
-            .to_owned(),
-    );
-    lines.push(
-        "the nodes are of one instant; hints that were under way and mutations that were dropped are in no backup: run \
-         nodetool repair -full on each node once all are up"
-            .to_owned(),
-    );
-    lines.push("counters are of that instant on all replicas, and can be counted with at once".to_owned());
-    lines.push(match job.copy {
-        None => {
-            "lightweight transactions go on from that instant: system.paxos is back on all nodes".to_owned()
-        }
-        Some(_) => {
-            "no lightweight transaction is under way in the copy: system.paxos is on none of its nodes"
-                .to_owned()
-        }
-    });
-    if job.copy.is_some() {
-        lines.push(
-            "the copy has host ids of its own; keep its cluster_name apart from the original's, and initial_token as it is"
-                .to_owned(),
-        );
-        lines.extend(seeds_of_the_original(job));
-    }
     lines
+}
+
+fn has_increments(job: &RestoreJob) -> bool {
+    job.nodes.values().any(|node| node.manifest.backup_id != job.backup_id)
+}
+
+fn of_one_instant(job: &RestoreJob) -> Vec<String> {
+    let transactions = match job.copy {
+        None => "lightweight transactions go on from that instant: system.paxos is back on all nodes",
+        Some(_) => NO_TRANSACTIONS,
+    };
+    let lines = [
+        "the nodes are of one instant; hints that were under way and mutations that were dropped are in no backup: run \
+         nodetool repair -full on each node once all are up",
+        "counters are of that instant on all replicas, and can be counted with at once",
+        transactions,
+    ];
+    lines.map(str::to_owned).to_vec()
+}
+
+/// Each node has what its own last increment held.
+fn of_several_instants(job: &RestoreJob) -> Vec<String> {
+    let transactions = match job.copy {
+        None => {
+            "the same for lightweight transactions: system.paxos is of another moment on each node, and what one has \
+             decided may be known to a part of them alone"
+        }
+        Some(_) => NO_TRANSACTIONS,
+    };
+    let lines = [
+        "the nodes are not of one instant, as increments were taken at another moment on each: run nodetool repair -full \
+         on each node once all are up, before applications write",
+        "until then nobody may count with counters: what is counted on a replica that is behind the others is lost when \
+         they are compared",
+        transactions,
+    ];
+    lines.map(str::to_owned).to_vec()
 }
 
 fn seeds(job: &RestoreJob) -> BTreeSet<&str> {
     let plans = job.nodes.values().filter_map(|node| node.plan.as_ref());
     plans.flat_map(|plan| plan.seeds.iter().map(String::as_str)).collect()
-}
-
-/// A copy that asks the original for its ring is kept out by the name of its cluster alone, and does not start.
-fn seeds_of_the_original(job: &RestoreJob) -> Option<String> {
-    let originals: BTreeSet<_> = job.nodes.values().filter_map(|node| node.replaces.as_deref()).collect();
-    let seeds = seeds(job);
-    let named: Vec<_> = seeds.intersection(&originals).take(SHOWN_SEEDS).copied().collect();
-    (!named.is_empty()).then(|| {
-        format!(
-            "before that: the seeds {} are nodes of the original cluster; name nodes of the copy",
-            named.join(", ")
-        )
-    })
 }

@@ -15,6 +15,7 @@ use cassy_agent_protocol::{
 };
 use cassy_backup_format::{
     BackupId, BackupKind, ClusterId, ClusterManifest, Header, HostId, Keys, ManifestWriter, NodeManifestRef,
+    ParentRef,
 };
 use cassy_control::nodes::{Agent, Cassandra, NodeAccess, NodeError, NodeErrorKind, OnProgress};
 use cassy_control::{
@@ -43,8 +44,8 @@ struct Machines {
 struct Access {
     machines: Arc<Machines>,
     ring: FakeAccess,
-    /// Whether the Cassandras of the original cluster answer.
-    alive: Arc<Mutex<bool>>,
+    /// Whose Cassandras answer.
+    alive: Arc<Mutex<BTreeSet<String>>>,
 }
 
 struct Machine {
@@ -63,7 +64,7 @@ impl NodeAccess for Access {
     }
 
     async fn cassandra(&self, address: &str) -> Result<Box<dyn Cassandra>, NodeError> {
-        if *self.alive.lock().unwrap() {
+        if self.alive.lock().unwrap().contains(address) {
             return self.ring.cassandra(address).await;
         }
         Err(NodeError::new(NodeErrorKind::Unreachable, format!("{address}: nobody answers")))
@@ -117,7 +118,9 @@ struct Scene {
     service: Arc<Service>,
     catalog: cassy_catalog::Catalog,
     machines: Arc<Machines>,
-    alive: Arc<Mutex<bool>>,
+    ring: Arc<Ring>,
+    store: Arc<dyn cassy_store::Store>,
+    alive: Arc<Mutex<BTreeSet<String>>>,
     request: RestoreRequest,
 }
 
@@ -133,11 +136,18 @@ fn tokens(node: usize) -> Vec<String> {
 impl Scene {
     /// A registered cluster of three, all of it stopped, with a backup of this type.
     async fn set(backup_type: u32) -> Self {
+        Self::grown(backup_type, &[]).await
+    }
+
+    /// The same, to which these nodes came after the backup.
+    async fn grown(backup_type: u32, newcomers: &[&str]) -> Self {
         let (directory, ring) = (tempfile::tempdir().unwrap(), Arc::new(Ring::default()));
-        ring.strangers.lock().unwrap().extend(NODES[1..].iter().map(ToString::to_string));
+        let others = NODES[1..].iter().chain(newcomers);
+        ring.strangers.lock().unwrap().extend(others.map(ToString::to_string));
         let catalog = open_catalog(directory.path()).await;
         let lease = take_lease(&catalog, std::time::Duration::from_secs(3600)).await;
-        let (machines, alive) = (Arc::new(Machines::default()), Arc::new(Mutex::new(true)));
+        let (machines, alive) = (Arc::new(Machines::default()), Arc::<Mutex<BTreeSet<_>>>::default());
+        alive.lock().unwrap().insert(NODES[0].to_owned());
         let access = Access {
             machines: Arc::clone(&machines),
             ring: FakeAccess(Arc::clone(&ring)),
@@ -148,14 +158,18 @@ impl Scene {
         let store = Arc::clone(&parts.store);
         let service = Service::start(parts).await.unwrap();
         let cluster = service.register_cluster(NODES[0]).await.unwrap().cluster_id;
-        *alive.lock().unwrap() = false;
+        alive.lock().unwrap().clear();
         let backup_id = BackupId::at(1_700_000_000_000);
         back_up(&*store, &cluster.parse().unwrap(), backup_id, backup_type).await;
         let request = RestoreRequest {
             restore_type: RestoreType::Cluster,
             ..restore(&cluster, &backup_id.to_string())
         };
-        Self { _directory: directory, service, catalog, machines, alive, request }
+        Self { _directory: directory, service, catalog, machines, ring, store, alive, request }
+    }
+
+    fn answers(&self, nodes: &[&str]) {
+        *self.alive.lock().unwrap() = nodes.iter().map(ToString::to_string).collect();
     }
 
     /// All targets at new addresses, with the tokens of these nodes.
@@ -205,33 +219,37 @@ impl Scene {
     }
 }
 
+fn header(cluster: &ClusterId, node: usize, backup_id: BackupId) -> Header {
+    Header {
+        format: 1,
+        least_reader: 1,
+        cluster_id: cluster.clone(),
+        cluster_name: "ring".to_owned(),
+        host_id: host_id(node),
+        address: NODES[node].to_owned(),
+        tokens: tokens(node),
+        datacenter: "dc1".to_owned(),
+        rack: "rack1".to_owned(),
+        cassandra_version: "5.0.9".to_owned(),
+        partitioner: "org.apache.cassandra.dht.Murmur3Partitioner".to_owned(),
+        backup_id,
+        kind: BackupKind::ClusterSnapshot,
+        created_at_ms: 1_700_000_000_000,
+        parent: None,
+        base: None,
+        truncations: None,
+        configuration: cassy_backup_format::ConfigurationFacts::default(),
+        tables: Vec::new(),
+        schema: Vec::new(),
+    }
+}
+
 /// Manifests as a backup writes them, of nodes without files.
 async fn back_up(store: &dyn cassy_store::Store, cluster: &ClusterId, backup_id: BackupId, backup_type: u32) {
     let keys = Keys::new(cluster.clone()).unwrap();
     let mut nodes = Vec::new();
-    for (node, address) in NODES.iter().enumerate() {
-        let header = Header {
-            format: 1,
-            least_reader: 1,
-            cluster_id: cluster.clone(),
-            cluster_name: "ring".to_owned(),
-            host_id: host_id(node),
-            address: (*address).to_owned(),
-            tokens: tokens(node),
-            datacenter: "dc1".to_owned(),
-            rack: "rack1".to_owned(),
-            cassandra_version: "5.0.9".to_owned(),
-            partitioner: "org.apache.cassandra.dht.Murmur3Partitioner".to_owned(),
-            backup_id,
-            kind: BackupKind::ClusterSnapshot,
-            created_at_ms: 1_700_000_000_000,
-            parent: None,
-            base: None,
-            truncations: None,
-            configuration: cassy_backup_format::ConfigurationFacts::default(),
-            tables: Vec::new(),
-            schema: Vec::new(),
-        };
+    for node in 0..NODES.len() {
+        let header = header(cluster, node, backup_id);
         let (bytes, _) = ManifestWriter::new(Vec::new(), &header).unwrap().finish().unwrap();
         let key = keys.node_manifest(&header.host_id, &backup_id);
         let (size, blake3) = (bytes.len() as u64, blake3::hash(&bytes).to_hex().to_string());
@@ -341,10 +359,10 @@ async fn a_node_with_a_new_address_is_known_by_its_tokens() {
 async fn a_node_that_takes_the_place_of_a_living_one_is_refused_in_place() {
     let mut scene = Scene::set(1).await;
     scene.request.source_of.insert(ELSEWHERE[1].to_owned(), NODES[1].to_owned());
-    *scene.alive.lock().unwrap() = true;
+    scene.answers(&NODES);
     let told = scene.refused(OperationErrorKind::FailedPrecondition).await;
     assert!(told.contains(&format!("{} (host id {}) is alive", NODES[1], host_id(1))), "{told}");
-    *scene.alive.lock().unwrap() = false;
+    scene.answers(&[]);
     scene.ask().await.unwrap();
     assert_eq!(scene.planned(ELSEWHERE[1]), (host_id(1), RestoreWay::Replacement));
 }
@@ -354,18 +372,21 @@ async fn all_at_new_addresses_are_a_copy_that_is_told_who_of_the_original_lives(
     for alive in [false, true] {
         let mut scene = Scene::set(1).await;
         scene.elsewhere([2, 0, 1]);
-        *scene.alive.lock().unwrap() = alive;
-        *scene.machines.seeds.lock().unwrap() = vec![ELSEWHERE[0].to_owned(), NODES[0].to_owned()];
+        scene.answers(if alive { &NODES } else { &[] });
+        *scene.machines.seeds.lock().unwrap() = vec![ELSEWHERE[0].to_owned()];
         let answer = scene.ask().await.unwrap();
         let living = if alive { NODES.map(str::to_owned).to_vec() } else { Vec::new() };
         for (address, node) in ELSEWHERE.iter().zip([2, 0, 1]) {
-            assert_eq!(scene.planned(address), (host_id(node), RestoreWay::Copy { living: living.clone() }));
+            let originals = [2, 0, 1].map(|node| NODES[node].to_owned()).to_vec();
+            assert_eq!(
+                scene.planned(address),
+                (host_id(node), RestoreWay::Copy { originals, living: living.clone() })
+            );
         }
         for line in [
             "1. start 10.0.0.1, a seed",
             "system.paxos is on none of its nodes",
             "keep its cluster_name apart",
-            "the seeds 127.0.0.1 are nodes of the original cluster",
         ] {
             assert!(answer.message.contains(line), "{line}: {}", answer.message);
         }
@@ -379,7 +400,8 @@ async fn source_of_makes_a_copy_as_well() {
         ELSEWHERE.iter().zip(NODES).map(|(target, source)| ((*target).to_owned(), source.to_owned()));
     scene.request.source_of = sources.collect();
     scene.ask().await.unwrap();
-    assert_eq!(scene.planned(ELSEWHERE[2]), (host_id(2), RestoreWay::Copy { living: Vec::new() }));
+    let copy = RestoreWay::Copy { originals: NODES.map(str::to_owned).to_vec(), living: Vec::new() };
+    assert_eq!(scene.planned(ELSEWHERE[2]), (host_id(2), copy));
 }
 
 #[tokio::test]
@@ -456,5 +478,104 @@ async fn without_known_seeds_the_answer_says_so() {
             "{}",
             answer.message
         );
+    }
+}
+
+/// A node that joined after the backup.
+const NEWCOMER: &str = "127.0.0.4";
+
+#[tokio::test]
+async fn a_cluster_does_not_go_back_beside_a_living_node_that_joined_after_the_backup() {
+    let mut scene = Scene::grown(1, &[NEWCOMER]).await;
+    scene.answers(&[NEWCOMER]);
+    let told = scene.refused(OperationErrorKind::FailedPrecondition).await;
+    assert!(told.contains("from after its instant: 127.0.0.4\nstop them"), "{told}");
+    scene.request.dry_run = true;
+    let looked = scene.ask().await.unwrap().message;
+    assert!(
+        looked.contains("would be refused, for 1 reason\nwould be refused: nodes of the cluster"),
+        "{looked}"
+    );
+    scene.request.source_of.insert(ELSEWHERE[1].to_owned(), NODES[1].to_owned());
+    let looked = scene.ask().await.unwrap().message;
+    assert!(
+        looked.contains("would be refused, for 2 reasons"),
+        "the one whose place is taken is alive, too: {looked}"
+    );
+    scene.request.source_of.clear();
+    scene.request.dry_run = false;
+    // Single nodes of the same backup go back among the living.
+    scene.request.restore_type = RestoreType::Node;
+    scene.ask().await.unwrap();
+    scene.request.restore_type = RestoreType::Cluster;
+    // Whoever has its address now is none of the cluster's.
+    *scene.ring.other_cluster.lock().unwrap() = Some("another".to_owned());
+    scene.ask().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_joined_after_the_backup_and_is_down_is_not_to_come_back_with_its_data() {
+    let mut scene = Scene::grown(1, &[NEWCOMER]).await;
+    let line = "never start with their data, which is from after the instant, the nodes that the backup does not have: \
+                127.0.0.4; once";
+    for dry_run in [true, false] {
+        scene.request.dry_run = dry_run;
+        let message = scene.ask().await.unwrap().message;
+        let (never, first) = (message.find(line), message.find("1. start 127.0.0.1"));
+        assert!(never.is_some() && never < first, "{message}");
+    }
+    // A node whose place is taken is named by its successor.
+    scene.request.source_of.insert(ELSEWHERE[1].to_owned(), NODES[1].to_owned());
+    let message = scene.ask().await.unwrap().message;
+    assert!(message.contains(line), "{message}");
+    // A copy leaves it alone, and must not ask it for its ring.
+    scene.request.source_of.clear();
+    scene.elsewhere([0, 1, 2]);
+    let message = scene.ask().await.unwrap().message;
+    assert!(!message.contains("never start with their data"), "{message}");
+    let (_, RestoreWay::Copy { originals, .. }) = scene.planned(ELSEWHERE[0]) else { panic!("no copy") };
+    assert_eq!(originals, [&NODES[..], &[NEWCOMER]].concat());
+}
+
+/// Each node with what its own last increment held.
+#[tokio::test]
+async fn with_increments_the_steps_claim_no_instant() {
+    const OF_ONE_INSTANT: [&str; 3] = [
+        "the nodes are of one instant",
+        "can be counted with at once",
+        "transactions go on from that instant",
+    ];
+    const OF_SEVERAL: [&str; 3] = [
+        "the nodes are not of one instant",
+        "until then nobody may count with counters",
+        "system.paxos is of another moment on each node",
+    ];
+    let mut scene = Scene::set(1).await;
+    let cluster: ClusterId = scene.request.cluster_id.parse().unwrap();
+    let (base, increment) = (scene.request.snapshot_id.parse().unwrap(), BackupId::at(1_700_000_001_000));
+    let of_increment = Header {
+        kind: BackupKind::Incremental,
+        base: Some(base),
+        parent: Some(ParentRef {
+            key: Keys::new(cluster.clone()).unwrap().node_manifest(&host_id(1), &base),
+            backup_id: base,
+            blake3: "0".repeat(64),
+        }),
+        ..header(&cluster, 1, increment)
+    };
+    let (bytes, _) = ManifestWriter::new(Vec::new(), &of_increment).unwrap().finish().unwrap();
+    let key = Keys::new(cluster).unwrap().increment_manifest(&of_increment.host_id, &increment, &base);
+    scene.store.put(&key, bytes.into()).await.unwrap();
+    for (snapshot_only, told, not_told) in
+        [(true, OF_ONE_INSTANT, OF_SEVERAL), (false, OF_SEVERAL, OF_ONE_INSTANT)]
+    {
+        scene.request.snapshot_only = snapshot_only;
+        for dry_run in [true, false] {
+            scene.request.dry_run = dry_run;
+            let message = scene.ask().await.unwrap().message;
+            assert!(told.iter().all(|line| message.contains(line)), "{snapshot_only}: {message}");
+            assert!(!not_told.iter().any(|line| message.contains(line)), "{snapshot_only}: {message}");
+            assert!(message.contains("nodetool repair -full"), "{message}");
+        }
     }
 }

@@ -9,9 +9,10 @@
 //! there and nobody knows whose it is. It is there before anything is staged, and its removal is the last act.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io::{Read, Write};
 
-use cassy_agent_protocol::RestoreRequest;
+use cassy_agent_protocol::{RestoreRequest, RestoreWay};
 use cassy_sstable::{SENTINEL_FILE, SENTINEL_TABLE_DIRECTORY};
 use serde::{Deserialize, Serialize};
 
@@ -32,18 +33,50 @@ pub(crate) struct Marker {
     /// The backup.
     pub(crate) backup_id: String,
     manifest_blake3: String,
+    /// Half a node that was to be a part of a copy must not be finished as the original, nor the other way round.
+    way: Way,
+}
+
+/// See [`RestoreWay`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Way {
+    InPlace,
+    Replacement,
+    Copy,
+}
+
+impl Way {
+    pub(crate) fn of(way: &RestoreWay) -> Self {
+        match way {
+            RestoreWay::InPlace => Self::InPlace,
+            RestoreWay::Replacement => Self::Replacement,
+            RestoreWay::Copy { .. } => Self::Copy,
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InPlace => "a restore in place (to the node's own address)",
+            Self::Replacement => "a replacement (source_of, in the same cluster)",
+            Self::Copy => "a part of a copy (restore_type 1, all targets at new addresses)",
+        })
+    }
 }
 
 impl Marker {
     pub(crate) fn of(request: &RestoreRequest) -> Self {
         Self {
             note: "A restore by Cassy is incomplete. Cassandra does not start while this file exists. \
-                   Restore the same backup again to finish it."
+                   Restore the same backup again, in the same way, to finish it."
                 .to_owned(),
             cluster_id: request.cluster_id.to_string(),
             host_id: request.host_id.to_string(),
             backup_id: request.backup_id.to_string(),
             manifest_blake3: request.manifest.blake3.clone(),
+            way: Way::of(&request.way),
         }
     }
 
@@ -62,6 +95,8 @@ pub(crate) enum Staging {
     Clean,
     /// An interrupted restore of this very backup.
     Ours,
+    /// An interrupted restore of this very backup in another way.
+    OtherWay { begun: Way },
     /// An interrupted restore of another backup, by its id.
     Other { backup_id: String },
     /// Something that is not known to be ours; in words.
@@ -77,8 +112,11 @@ impl Staging {
         }
         let Some(staging) = root.open(OsStr::new(name))? else { return Ok(Self::Clean) };
         match read_marker(&staging)? {
-            Some(Ok(found)) if found.is_same_restore(marker) => Ok(Self::Ours),
-            Some(Ok(found)) => Ok(Self::Other { backup_id: found.backup_id }),
+            Some(Ok(found)) if !found.is_same_restore(marker) => {
+                Ok(Self::Other { backup_id: found.backup_id })
+            }
+            Some(Ok(found)) if found.way != marker.way => Ok(Self::OtherWay { begun: found.way }),
+            Some(Ok(_)) => Ok(Self::Ours),
             Some(Err(what)) => Ok(Self::Foreign { what }),
             None => Self::without_marker(&staging),
         }

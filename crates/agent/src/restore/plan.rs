@@ -11,7 +11,7 @@ use cassy_backup_format::ConfigurationFacts;
 use super::aside;
 use super::facts::{Facts, Found, Known, Owner, Root, Side, SideKind, Target};
 use super::layout::names_the_root;
-use super::marker::Staging;
+use super::marker::{Staging, Way};
 use crate::inspect::configuration::{RackFile, simple_name};
 
 const MOVE: &str = "move them aside, or set move_aside to have it done";
@@ -35,8 +35,9 @@ pub(crate) fn plan(facts: &Facts) -> RestorePlan {
         Target::Known(known) => {
             address(facts, known, &mut plan.findings);
             configuration(facts, known, &mut plan);
-            if let RestoreWay::Copy { living } = &facts.way {
+            if let RestoreWay::Copy { originals, living } = &facts.way {
                 copy(facts, known, living, &mut plan);
+                foreign_seeds(known, originals, &mut plan.findings);
             }
             plan.seeds.clone_from(&known.seeds);
             rack(facts, known, &mut plan.findings);
@@ -193,6 +194,22 @@ fn copy(facts: &Facts, known: &Known, living: &[String], plan: &mut RestorePlan)
     }
 }
 
+/// A node asks its seeds for its ring: one of the original cluster would answer with that one's.
+fn foreign_seeds(known: &Known, originals: &[String], findings: &mut Vec<String>) {
+    let address = |text: &String| text.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+    let originals: BTreeSet<_> = originals.iter().filter_map(address).collect();
+    let is_original = |seed: &&String| address(seed).is_some_and(|seed| originals.contains(&seed));
+    let foreign: Vec<_> = known.seeds.iter().filter(is_original).map(String::as_str).collect();
+    if !foreign.is_empty() {
+        findings.push(format!(
+            "the seeds in {} name {} of the original cluster, which the copy would ask for its ring; change the line to \
+             - seeds: \"addresses of nodes of the copy\"",
+            known.path.display(),
+            foreign.join(", ")
+        ));
+    }
+}
+
 /// A name as it can stand in a yaml.
 fn yaml_text(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -273,14 +290,15 @@ fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
         return;
     }
     let other = RestoreScope::ALL.map(RestoreScope::staging).into_iter().find(|name| *name != facts.staging);
-    staging(root, facts.staging, &root.staging, &mut plan.findings);
+    let asked = Way::of(&facts.way);
+    staging(root, facts.staging, &root.staging, asked, &mut plan.findings);
     match &root.other_staging {
         Staging::Ours => plan.findings.push(format!(
             "{} has a part of this restore as well as {}; move the one with fewer files aside",
             root.path.join(other.unwrap_or_default()).display(),
             facts.staging
         )),
-        found => staging(root, other.unwrap_or_default(), found, &mut plan.findings),
+        found => staging(root, other.unwrap_or_default(), found, asked, &mut plan.findings),
     }
     content(facts, root, &mut plan.findings);
     if !root.writable {
@@ -296,11 +314,16 @@ fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
     owner(facts, root, plan);
 }
 
-fn staging(root: &Root, name: &str, found: &Staging, findings: &mut Vec<String>) {
+fn staging(root: &Root, name: &str, found: &Staging, asked: Way, findings: &mut Vec<String>) {
     let staging = root.path.join(name);
     let staging = staging.display();
     match found {
         Staging::Clean | Staging::Ours => {}
+        Staging::OtherWay { begun } => findings.push(format!(
+            "what was begun in {} is incomplete ({staging}): {begun}, and asked for is {asked}; finish it as it was begun, \
+             or give it up: remove {staging} and everything else in the data directory",
+            root.path.display()
+        )),
         Staging::Other { backup_id } => findings.push(format!(
             "a restore of backup {backup_id} into {} is incomplete ({staging}); restore that backup again to finish it, with \
              snapshot_only as it was then, or give it up: remove {staging} and everything else in the data directory",

@@ -55,6 +55,9 @@ pub struct RestoreJob {
     /// Of a copy, under new addresses only: the nodes of the original cluster that are alive.
     #[serde(default)]
     pub copy: Option<Vec<String>>,
+    /// Of a whole cluster: addresses that are registered as nodes of it, and are not of the backup.
+    #[serde(default)]
+    pub others: Vec<String>,
     /// What is in the way on the targets is moved aside.
     #[serde(default)]
     pub move_aside: bool,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cassy_backup_format::{BackupId, ClusterId, ClusterManifest};
-use cassy_catalog::JobKind;
+use cassy_catalog::{ClusterRow, JobKind};
 use cassy_store::StoreError;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,14 +27,13 @@ use crate::targets;
 
 /// Nodes of the original cluster that a copy is told of.
 const SHOWN_LIVING: usize = 10;
-const NO_INSTANT: &str = "with increments the nodes are not of one instant: set snapshot_only for that, or run nodetool \
-    repair -full when all are up";
+const NO_INSTANT: &str = "with increments the nodes are not of one instant: set snapshot_only for that";
 
 /// A restore that can be planned.
 struct Prepared {
     job: RestoreJob,
-    /// Why it is refused, whatever the nodes say.
-    refusal: Option<OperationError>,
+    /// Why it is refused, whatever the targets say.
+    refusals: Vec<OperationError>,
     notes: Vec<String>,
 }
 
@@ -44,8 +43,7 @@ impl Service {
         let row = self.cluster(&request.cluster_id).await?;
         let cluster_id = cluster_id(&request.cluster_id)?;
         let manifest = self.backup_manifest(&cluster_id, &request.snapshot_id).await?;
-        let registered = row.target_ips.clone();
-        let addresses = self.known_addresses(row, &cluster_id, &request.snapshot_id).await?;
+        let addresses = self.known_addresses(&row, &cluster_id, &request.snapshot_id).await?;
         let mapped = match self.mapped(request, &manifest, &addresses).await {
             Err(error) if request.dry_run && is_finding(&error) => {
                 let nobody = answer(request, request.target_ips.clone(), Status::Initialized);
@@ -53,14 +51,14 @@ impl Service {
             }
             mapped => mapped?,
         };
-        let Prepared { job, refusal, notes } = self.prepared(mapped, &manifest, registered).await?;
+        let Prepared { job, refusals, notes } = self.prepared(mapped, &manifest, &row).await?;
         let targets = job.nodes.keys().cloned().collect();
         if request.dry_run {
             let looked = self.look(job).await?;
-            let message = dry_run::text(&looked, refusal.as_ref(), &notes);
+            let message = dry_run::text(&looked, &refusals, &notes);
             return Ok(RestoreAnswer { message, ..answer(request, targets, Status::Initialized) });
         }
-        if let Some(refusal) = refusal {
+        if let Some(refusal) = refusals.into_iter().next() {
             return Err(refusal);
         }
         let job = self.hand_out(request, job).await?;
@@ -89,12 +87,17 @@ impl Service {
         &self,
         (request, mut nodes): (RestoreRequest, Nodes<RestoreNode>),
         manifest: &ClusterManifest,
-        registered: Vec<String>,
+        registered: &ClusterRow,
     ) -> Result<Prepared, OperationError> {
         let whole_cluster = request.restore_type == RestoreType::Cluster;
-        let answers = self.originals(registered, &request, &nodes).await;
+        let others = if whole_cluster { others(&registered.target_ips, &nodes) } else { Vec::new() };
+        let answers = self.originals(&registered.target_ips, &request, &nodes, &others).await;
         let is_copy = whole_cluster && is_elsewhere(&nodes, manifest);
-        let refusal = if is_copy { None } else { refuse_replaced_that_live(&answers, &nodes).err() };
+        let mut refusals = Vec::new();
+        if !is_copy {
+            refusals.extend(refuse_replaced_that_live(&answers, &nodes).err());
+            refusals.extend(refuse_others_that_live(&answers, &others, &registered.cluster_name).err());
+        }
         let mut notes = Vec::new();
         if !request.snapshot_only {
             (nodes, notes) = self.with_increments(&manifest.cluster_id, manifest.backup_id, nodes).await?;
@@ -108,12 +111,13 @@ impl Service {
             created_at_ms: now,
             whole_cluster,
             copy: is_copy.then(|| living(&answers, manifest)),
+            others,
             move_aside: request.move_aside,
             stage: RestoreStage::Plan,
             nodes,
             outcome: None,
         };
-        Ok(Prepared { job, refusal, notes })
+        Ok(Prepared { job, refusals, notes })
     }
 
     /// Files the job; answers once it is accepted.
@@ -186,47 +190,52 @@ impl Service {
         Ok((nodes, notes))
     }
 
-    /// What those say who may know whether the nodes are alive whose data goes to other addresses. Only whom the
-    /// registration or the request names is asked.
+    /// What those say, by address, who may know whether the nodes are alive whose data goes to other addresses, and
+    /// these `others` themselves. Only whom the registration or the request names is asked.
     async fn originals(
         &self,
-        registered: Vec<String>,
+        registered: &[String],
         request: &RestoreRequest,
         nodes: &Nodes<RestoreNode>,
-    ) -> Vec<NodeDescription> {
-        if nodes.values().all(|node| node.replaces.is_none()) {
+        others: &[String],
+    ) -> Vec<(String, NodeDescription)> {
+        if others.is_empty() && nodes.values().all(|node| node.replaces.is_none()) {
             return Vec::new();
         }
         let named = request.source_of.values().filter(|source| source.parse::<IpAddr>().is_ok()).cloned();
-        let asked: BTreeSet<String> = registered.into_iter().chain(named).collect();
+        let asked: BTreeSet<String> = registered.iter().cloned().chain(named).collect();
         let asked: Vec<_> = asked.into_iter().filter(|address| !nodes.contains_key(address)).collect();
-        let answers = asked.iter().map(|address| registration::describe(&*self.parts.access, address));
+        let access = &*self.parts.access;
+        let answers = asked.into_iter().map(|address| async move {
+            let answer = registration::describe(access, &address).await.ok()?;
+            Some((address, answer))
+        });
         let answers = futures::stream::iter(answers.collect::<Vec<_>>()).buffer_unordered(LOOKS_AT_ONCE);
-        answers.filter_map(|answer| async move { answer.ok() }).collect().await
+        answers.filter_map(|answer| async move { answer }).collect().await
     }
 
     /// The addresses that are the cluster's by our own database: as it is registered, and as it was backed up.
     async fn known_addresses(
         &self,
-        cluster: cassy_catalog::ClusterRow,
+        cluster: &ClusterRow,
         cluster_id: &ClusterId,
         snapshot_id: &str,
     ) -> Result<BTreeSet<String>, OperationError> {
         let backed_up = self.history_of(cluster_id, snapshot_id).await?.map(|entry| entry.target_ip);
-        Ok(cluster.target_ips.into_iter().chain(backed_up).collect())
+        Ok(cluster.target_ips.iter().cloned().chain(backed_up).collect())
     }
 }
 
 /// Two nodes of one host id end each other: a node whose place is taken has to be gone, by its own word and by
 /// that of the ring, as far as anybody answers.
 fn refuse_replaced_that_live(
-    answers: &[NodeDescription],
+    answers: &[(String, NodeDescription)],
     nodes: &Nodes<RestoreNode>,
 ) -> Result<(), OperationError> {
     for node in nodes.values() {
         let (Some(address), host_id) = (&node.replaces, node.host_id) else { continue };
-        let by_itself = answers.iter().any(|node| node.host_id == host_id);
-        let by_ring = answers.iter().any(|node| node.live.iter().any(|live| live == address));
+        let by_itself = answers.iter().any(|(_, node)| node.host_id == host_id);
+        let by_ring = answers.iter().any(|(_, node)| node.live.iter().any(|live| live == address));
         if by_itself || by_ring {
             let message = format!("{address} (host id {host_id}) is alive, and its place cannot be taken");
             return Err(precondition(message)
@@ -236,18 +245,52 @@ fn refuse_replaced_that_live(
     Ok(())
 }
 
+/// The registered nodes that get nothing back and whose place nobody takes: they came after the backup.
+fn others(registered: &[String], nodes: &Nodes<RestoreNode>) -> Vec<String> {
+    let replaced: BTreeSet<_> = nodes.values().filter_map(|node| node.replaces.as_deref()).collect();
+    let is_other = |address: &&String| !nodes.contains_key(*address) && !replaced.contains(address.as_str());
+    registered.iter().filter(is_other).cloned().collect()
+}
+
+/// A node of the cluster that goes on would give those that went back its rows and its schema, which are from after the
+/// instant. One that has this address and is of another cluster is none of it.
+fn refuse_others_that_live(
+    answers: &[(String, NodeDescription)],
+    others: &[String],
+    cluster_name: &str,
+) -> Result<(), OperationError> {
+    let is_alive = |other: &&String| {
+        answers.iter().any(|(address, node)| address == *other && node.cluster_name == cluster_name)
+    };
+    let alive: Vec<_> = others.iter().filter(is_alive).cloned().collect();
+    if alive.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "nodes of the cluster that the backup does not have are alive, and would bring rows and a schema from after its \
+         instant: {}",
+        alive.join(", ")
+    );
+    Err(precondition(message)
+        .hint("stop them; once all restored nodes are up, let them join as new nodes with empty directories"))
+}
+
 /// All data goes to addresses that the backup does not know.
 fn is_elsewhere(nodes: &Nodes<RestoreNode>, manifest: &ClusterManifest) -> bool {
     !nodes.keys().any(|target| manifest.nodes.iter().any(|node| node.address == *target))
 }
 
 /// The nodes of the backed-up cluster that are alive, by the word of any that answers.
-fn living(answers: &[NodeDescription], manifest: &ClusterManifest) -> Vec<String> {
+fn living(answers: &[(String, NodeDescription)], manifest: &ClusterManifest) -> Vec<String> {
     let is_original = |answer: &&NodeDescription| {
         manifest.nodes.iter().any(|node| answer.ring.values().any(|host_id| *host_id == node.host_id))
     };
-    let living: BTreeSet<_> =
-        answers.iter().filter(is_original).flat_map(|answer| answer.live.iter()).collect();
+    let living: BTreeSet<_> = answers
+        .iter()
+        .map(|(_, answer)| answer)
+        .filter(is_original)
+        .flat_map(|answer| answer.live.iter())
+        .collect();
     living.into_iter().take(SHOWN_LIVING).cloned().collect()
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Ring {
     pub(crate) changes: Mutex<Changes>,
     pub(crate) findings: Mutex<Vec<String>>,
     pub(crate) down: Mutex<Vec<String>>,
+    /// The name of its cluster, when it is of another one.
+    pub(crate) other_cluster: Mutex<Option<String>>,
     pub(crate) incremental_backups_off: AtomicBool,
     /// Further nodes of the ring, alive.
     pub(crate) strangers: Mutex<Vec<String>>,
@@ -359,7 +361,7 @@ impl Cassandra for FakeCassandra {
     async fn describe(&mut self) -> Result<NodeDescription, NodeError> {
         self.0.step("describe").await?;
         Ok(NodeDescription {
-            cluster_name: "ring/<b>".to_owned(),
+            cluster_name: self.0.other_cluster.lock().unwrap().clone().unwrap_or("ring/<b>".to_owned()),
             release_version: "5.0.9".to_owned(),
             partitioner: "org.apache.cassandra.dht.Murmur3Partitioner".to_owned(),
             operation_mode: "NORMAL".to_owned(),

@@ -26,8 +26,71 @@ async fn copied(node: &Node, living: &[&str]) -> (Backup, RestoreRequest) {
     let request = backup.request(node).await;
     let living = living.iter().map(ToString::to_string).collect();
     let (scope, target) = (RestoreScope::Cluster, "10.0.0.9".to_owned());
-    let request = RestoreRequest { scope, target, way: RestoreWay::Copy { living }, ..request };
+    let request =
+        RestoreRequest { scope, target, way: RestoreWay::Copy { originals: Vec::new(), living }, ..request };
     (backup, request)
+}
+
+/// Half a node of a copy that is finished as the original would have its `system`, and the other way round.
+#[tokio::test]
+async fn what_was_begun_in_one_way_is_not_finished_in_another() {
+    let copy = || RestoreWay::Copy { originals: Vec::new(), living: Vec::new() };
+    let (of_copy, of_place, of_other) = ("a part of a copy", "a restore in place", "a replacement");
+    for (first, scope, second, told) in [
+        (copy(), RestoreScope::Cluster, RestoreWay::Replacement, [of_copy, of_other]),
+        (copy(), RestoreScope::Nodes, RestoreWay::InPlace, [of_copy, of_place]),
+        (RestoreWay::Replacement, RestoreScope::Nodes, copy(), [of_other, of_copy]),
+        (RestoreWay::InPlace, RestoreScope::Nodes, RestoreWay::Replacement, [of_place, of_other]),
+    ] {
+        let node = Node::new();
+        let yaml = format!("{COPY}cluster_name: it's\n").replacen("cluster_name: copy\n", "", 1);
+        node.yaml(&yaml);
+        let (_backup, request) = copied(&node, &[]).await;
+        let target = if first == RestoreWay::InPlace { "127.0.0.1" } else { "10.0.0.9" };
+        let request = RestoreRequest { way: first.clone(), scope, target: target.to_owned(), ..request };
+        assert!(node.run_killed(&request, 30).await, "{first:?}");
+        assert_eq!(planned(&node, &request).await.findings, Vec::<String>::new(), "{first:?}");
+        let before = node.files();
+        for scope in RestoreScope::ALL {
+            let request = RestoreRequest { way: second.clone(), scope, ..request.clone() };
+            let findings = planned(&node, &request).await.findings;
+            let [begun, asked] = told;
+            let is_told = |finding: &String| {
+                finding.contains(&format!("is incomplete ({}", node.path("data").display()))
+                    && finding.contains(&format!("): {begun}"))
+                    && finding.contains(&format!("asked for is {asked}"))
+            };
+            assert!(findings.iter().any(is_told), "{first:?}, then {second:?}: {findings:?}");
+            node.run(&request).await.unwrap_err();
+            assert_eq!(node.files(), before);
+        }
+        node.run(&request).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_would_ask_the_original_for_its_ring_is_refused_with_the_line_to_change() {
+    let node = Node::new();
+    let (_backup, request) = copied(&node, &[]).await;
+    let originals = ["127.0.0.1", "::ffff:127.0.0.2", "2001:db8::1"].map(str::to_owned).to_vec();
+    let request = RestoreRequest { way: RestoreWay::Copy { originals, living: Vec::new() }, ..request };
+    for (seeds, named) in [
+        ("10.0.0.9,127.0.0.1", Some("name 127.0.0.1 of")),
+        ("127.0.0.2:7000", Some("name 127.0.0.2 of")),
+        ("[2001:DB8:0::1]:7000,127.0.0.1", Some("name 2001:db8::1, 127.0.0.1 of")),
+        ("10.0.0.9,127.0.0.3,node2", None),
+    ] {
+        node.yaml(&COPY.replace("10.0.0.9, node2", seeds));
+        let findings = planned(&node, &request).await.findings;
+        let Some(named) = named else {
+            assert_eq!(findings, Vec::<String>::new(), "{seeds}");
+            continue;
+        };
+        let [finding] = findings.as_slice() else { panic!("{seeds}: {findings:?}") };
+        assert!(finding.contains(named) && finding.contains("change the line to - seeds: "), "{finding}");
+        node.run(&request).await.unwrap_err();
+        assert!(node.names().is_empty());
+    }
 }
 
 #[tokio::test]
@@ -92,7 +155,7 @@ async fn a_copy_gets_nothing_of_the_keyspace_system() {
     let all = expected[0].len();
     expected[0].retain(|path, _| !path.starts_with("system"));
     assert!(expected[0].len() < all);
-    let way = RestoreWay::Copy { living: vec!["127.0.0.1".to_owned()] };
+    let way = RestoreWay::Copy { originals: Vec::new(), living: vec!["127.0.0.1".to_owned()] };
     let request = RestoreRequest { target: "10.0.0.9".to_owned(), way, ..backup.request(&node).await };
     let plan = planned(&node, &request).await;
     assert_eq!(plan.findings, Vec::<String>::new());

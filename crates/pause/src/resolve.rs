@@ -89,12 +89,10 @@ pub enum ResolveError {
         /// Why.
         source: io::Error,
     },
-    /// The system's own resolver.
-    #[error("{host}: its address cannot be looked up")]
-    System {
-        /// Asked for.
-        host: String,
-        /// What it said.
+    /// It comes before the servers.
+    #[error("/etc/hosts, which may name the instances, cannot be read")]
+    NoHosts {
+        /// Why.
         source: io::Error,
     },
 }
@@ -108,7 +106,7 @@ impl ResolveError {
     /// Whether nobody could say, rather than having said no.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::NoAnswer { .. } | Self::NoServers { .. } | Self::System { .. })
+        matches!(self, Self::NoAnswer { .. } | Self::NoServers { .. } | Self::NoHosts { .. })
     }
 
     /// What to do.
@@ -127,8 +125,9 @@ impl ResolveError {
             Self::NoAnswer { .. } => {
                 "Check the DNS server; the key dns_server names another one than those of /etc/resolv.conf."
             }
-            Self::NoServers { .. } => "Make the file readable, or set the key dns_server.",
-            Self::System { .. } => "Check this machine's resolver and hosts file, or set the key dns_server.",
+            Self::NoServers { .. } | Self::NoHosts { .. } => {
+                "Make the file readable, or set the key dns_server."
+            }
         }
     }
 }

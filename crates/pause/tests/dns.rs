@@ -9,7 +9,15 @@ use cassy_testkit::dns::{Answers, DnsServer};
 const NAME: &str = "_app._tcp.example.com";
 
 async fn server() -> DnsServer {
-    let server = DnsServer::start().await.unwrap();
+    filled(DnsServer::start().await.unwrap())
+}
+
+/// TCP cannot be reached.
+async fn udp_server() -> DnsServer {
+    filled(DnsServer::start_without_tcp().await.unwrap())
+}
+
+fn filled(server: DnsServer) -> DnsServer {
     server.srv(NAME, "app2.example.com", 60051);
     server.srv(NAME, "APP1.example.com", 60052);
     server.address_of("app1.example.com", "10.0.0.1".parse().unwrap());
@@ -36,7 +44,19 @@ const ALL: [&str; 3] = [
 async fn every_address_of_every_target_is_an_instance() {
     let server = server().await;
     assert_eq!(texts(&server).await, ALL);
-    assert_eq!(server.queries_over_tcp(), 0);
+    assert_eq!(server.queries_over_tcp(), server.queries());
+    assert_eq!(texts(&udp_server().await).await, ALL, "where there is no other way");
+}
+
+/// Some servers answer so over UDP, and set no flag.
+#[tokio::test]
+async fn a_part_of_the_instances_is_not_taken_for_all() {
+    let server = server().await;
+    server.address_of("app2.example.com", "10.0.0.20".parse().unwrap());
+    server.answer(Answers::PartOverUdp);
+    let found = texts(&server).await;
+    assert_eq!(found[..2], ALL[..2]);
+    assert_eq!(found[2..], ["app2.example.com (10.0.0.2:60051)", "app2.example.com (10.0.0.20:60051)"]);
 }
 
 #[tokio::test]
@@ -61,24 +81,28 @@ async fn two_names_of_one_address_are_one_instance() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_fit_comes_over_tcp() {
-    let server = server().await;
+async fn an_answer_that_does_not_fit_into_a_datagram_needs_tcp() {
+    let (server, over_udp) = (server().await, udp_server().await);
     for number in 0..300_u16 {
         let host = format!("many{number}.example.com");
-        server.srv(NAME, &host, 60051);
         let [high, low] = number.to_be_bytes();
-        server.address_of(&host, [10, 1, high, low].into());
+        for server in [&server, &over_udp] {
+            server.srv(NAME, &host, 60051);
+            server.address_of(&host, [10, 1, high, low].into());
+        }
     }
     assert_eq!(texts(&server).await.len(), 303);
-    assert_eq!(server.queries_over_tcp(), 1);
-    server.answer(Answers::Truncated);
-    assert_eq!(texts(&server).await.len(), 303);
+    let error = found(&over_udp).await.unwrap_err().to_string();
+    assert!(
+        error.contains("its answer does not fit into a datagram, and TCP cannot be reached: "),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn an_answer_that_is_cut_off_over_tcp_too_is_no_answer() {
     let server = server().await;
-    server.answer(Answers::AlwaysTruncated);
+    server.answer(Answers::Truncated);
     let error = found(&server).await.unwrap_err();
     assert!(error.to_string().contains("the message is cut off"), "{error}");
 }
@@ -104,7 +128,7 @@ async fn aliases_lead_to_what_they_stand_for() {
 
 #[tokio::test]
 async fn a_forged_answer_is_passed_over() {
-    let server = server().await;
+    let server = udp_server().await;
     server.answer(Answers::ForgedFirst);
     assert_eq!(texts(&server).await, ALL);
 }
@@ -164,6 +188,12 @@ async fn a_server_that_fails_is_asked_twice_and_named() {
 #[tokio::test]
 async fn nonsense_and_silence_are_told_apart() {
     let server = server().await;
+    for answers in [Answers::Garbage, Answers::Never] {
+        server.answer(answers);
+        let error = found(&server).await.unwrap_err();
+        assert!(error.to_string().contains("its answer makes no sense: "), "{answers:?}: {error}");
+    }
+    let server = udp_server().await;
     server.answer(Answers::Garbage);
     let error = found(&server).await.unwrap_err();
     assert!(error.to_string().contains("its answer makes no sense: "), "{error}");

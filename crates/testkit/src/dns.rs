@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 use crate::{Doing, Failure};
@@ -27,10 +27,10 @@ pub enum Answers {
     /// As it should; what is too long for a datagram comes over TCP.
     #[default]
     Well,
-    /// Truncated over UDP, however short.
+    /// One record over UDP, and not a word of the others.
+    PartOverUdp,
+    /// Truncated, over TCP, too.
     Truncated,
-    /// Truncated over TCP, too.
-    AlwaysTruncated,
     /// No name exists.
     NoName,
     /// SERVFAIL.
@@ -50,6 +50,8 @@ pub struct DnsServer {
     address: SocketAddr,
     table: Arc<Mutex<Table>>,
     _tasks: JoinSet<()>,
+    /// Keeps others from the TCP port where nobody is to listen.
+    _port: Option<TcpSocket>,
 }
 
 #[derive(Default)]
@@ -73,7 +75,22 @@ impl DnsServer {
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_udp(socket, Arc::clone(&table)));
         tasks.spawn(serve_tcp(listener, Arc::clone(&table)));
-        Ok(Self { address, table, _tasks: tasks })
+        Ok(Self { address, table, _tasks: tasks, _port: None })
+    }
+
+    /// Listens on 127.0.0.1 over UDP alone: connections are refused.
+    ///
+    /// # Errors
+    /// When no port is free for both UDP and TCP.
+    pub async fn start_without_tcp() -> Result<Self, Failure> {
+        let port = TcpSocket::new_v4().doing(|| "open a socket for DNS")?;
+        port.bind((Ipv4Addr::LOCALHOST, 0).into()).doing(|| "take a port for DNS")?;
+        let address = port.local_addr().doing(|| "ask for the port of DNS")?;
+        let socket = UdpSocket::bind(address).await.doing(|| format!("listen on UDP {address}"))?;
+        let table = Arc::<Mutex<Table>>::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve_udp(socket, Arc::clone(&table)));
+        Ok(Self { address, table, _tasks: tasks, _port: Some(port) })
     }
 
     /// Where it listens.
@@ -168,11 +185,12 @@ fn answers(table: &Mutex<Table>, query: &[u8], over_tcp: bool) -> Vec<Vec<u8>> {
     table.over_tcp += u32::from(over_tcp);
     let Some((name, kind, end)) = question(query) else { return Vec::new() };
     let question = &query[..end];
-    let well = || table.answer(question, &name, kind);
+    let well = || table.answer(question, &name, kind, usize::MAX);
     match table.answers {
         Answers::Well => vec![well()],
-        Answers::Truncated if over_tcp => vec![well()],
-        Answers::Truncated | Answers::AlwaysTruncated => vec![message(question, 0x8380, &[])],
+        Answers::PartOverUdp if over_tcp => vec![well()],
+        Answers::PartOverUdp => vec![table.answer(question, &name, kind, 1)],
+        Answers::Truncated => vec![message(question, 0x8380, &[])],
         Answers::NoName => vec![message(question, 0x8183, &[])],
         Answers::Fails => vec![message(question, 0x8182, &[])],
         Answers::Garbage => vec![vec![0xff; 40], b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()],
@@ -194,8 +212,8 @@ fn answers(table: &Mutex<Table>, query: &[u8], over_tcp: bool) -> Vec<Vec<u8>> {
 type Written = (u16, Vec<u8>, Vec<u8>);
 
 impl Table {
-    /// The records of the name; of an alias, with all that it leads to.
-    fn answer(&self, question: &[u8], name: &str, kind: u16) -> Vec<u8> {
+    /// The records of the name, at most so many; of an alias, with all that it leads to.
+    fn answer(&self, question: &[u8], name: &str, kind: u16, at_most: usize) -> Vec<u8> {
         let mut name = name.to_owned();
         let mut records: Vec<Written> = Vec::new();
         for _ in 0..10 {
@@ -206,6 +224,7 @@ impl Table {
             name = decoded(target);
         }
         let exists = self.records.keys().any(|(known, _)| *known == name);
+        records.truncate(at_most);
         message(question, if exists { 0x8180 } else { 0x8183 }, &records)
     }
 }

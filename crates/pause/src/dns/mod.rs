@@ -1,9 +1,10 @@
 //! A stub resolver. It is our own because it asks for SRV records, which the system's resolver does not answer, and for
-//! nothing else that would justify a library.
+//! all addresses of a host, of which the one of a static binary gives no more than 48 and does not say so.
 //!
 //! Names are absolute: search domains are not applied. All servers are asked in turn, twice; what a server says of a
 //! name (it does not exist, it has no such record) is believed, what it cannot say is asked of the next one.
 
+mod hosts;
 mod message;
 mod name;
 mod servers;
@@ -12,45 +13,45 @@ mod transport;
 #[cfg(test)]
 mod fuzz;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::timeout;
 
 use crate::resolve::{Resolve, ResolveError};
+use hosts::Hosts;
 use message::{Answer, Data, Kind, Record};
 use name::Name;
 use servers::Servers;
+use transport::Transport;
 
 const ROUNDS: usize = 2;
 /// Names that lead to other names, one after another.
 const CHAIN_LIMIT: usize = 8;
 const NO_SUCH_NAME: u8 = 3;
-/// For the system's own resolver, whose patience is not ours to set.
-const SYSTEM_LIMIT: Duration = Duration::from_secs(15);
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Dns {
     servers: Servers,
-    /// Whether addresses come from the same servers; else from the system, with its hosts file.
-    own_addresses: bool,
+    /// Asked for addresses before the servers.
+    hosts: Option<Hosts>,
+    transport: Transport,
 }
 
 impl Dns {
     /// Asks this server alone, for addresses, too.
     #[must_use]
     pub fn at(server: SocketAddr) -> Self {
-        Self { servers: Servers::Named(server), own_addresses: true }
+        Self { servers: Servers::Named(server), hosts: None, transport: Transport::default() }
     }
 
-    /// Asks the servers of `/etc/resolv.conf`; addresses come from the system's resolver.
+    /// Asks the servers of `/etc/resolv.conf`, for addresses `/etc/hosts` first.
     #[must_use]
     pub fn of_system() -> Self {
-        Self { servers: Servers::Listed(PathBuf::from("/etc/resolv.conf")), own_addresses: false }
+        let hosts = Some(Hosts(PathBuf::from("/etc/hosts")));
+        let servers = Servers::Listed(PathBuf::from("/etc/resolv.conf"));
+        Self { servers, hosts, transport: Transport::default() }
     }
 
     /// The records of the name, or of the name that it leads to.
@@ -90,7 +91,7 @@ impl Dns {
         let servers = listed.map_err(|source| ResolveError::NoServers { source })?;
         let mut last = None;
         for server in std::iter::repeat_n(&servers, ROUNDS).flatten() {
-            match transport::ask(*server, name, kind).await {
+            match self.transport.ask(*server, name, kind).await {
                 Ok(answer) if answer.rcode == 0 => return Ok(answer),
                 Ok(answer) if answer.rcode == NO_SUCH_NAME => {
                     return Err(ResolveError::NoName { name: name.to_string(), server: *server });
@@ -104,7 +105,7 @@ impl Dns {
         Err(ResolveError::NoAnswer { name: name.to_string(), server, reason })
     }
 
-    async fn own_addresses(&self, host: &Name) -> Result<Vec<IpAddr>, ResolveError> {
+    async fn of_servers(&self, host: &Name) -> Result<Vec<IpAddr>, ResolveError> {
         let (v4, v6) = tokio::join!(self.look_up(host, Kind::A), self.look_up(host, Kind::Aaaa));
         let found = match (v4, v6) {
             // A name without one of the two is usual. That the other could not be asked is not: it may be an instance.
@@ -139,11 +140,15 @@ impl Resolve for Dns {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
-        if !self.own_addresses {
-            return of_system(host).await;
+        if let Some(hosts) = &self.hosts {
+            let listed = hosts.addresses(host).await;
+            let listed = listed.map_err(|source| ResolveError::NoHosts { source })?;
+            if !listed.is_empty() {
+                return Ok(listed);
+            }
         }
         let name = Name::parse(host).ok_or_else(|| ResolveError::OddName { name: host.to_owned() })?;
-        self.own_addresses(&name).await
+        self.of_servers(&name).await
     }
 }
 
@@ -156,17 +161,6 @@ fn checked(name: &str, target: &Name, port: u16) -> Result<(String, u16), Resolv
         return Err(ResolveError::OddTarget { name: name.to_owned(), target: target.to_string(), port });
     }
     Ok((target.as_str().to_owned(), port))
-}
-
-async fn of_system(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-    let failed = |source| ResolveError::System { host: host.to_owned(), source };
-    match timeout(SYSTEM_LIMIT, tokio::net::lookup_host((host, 0))).await {
-        Ok(found) => Ok(found.map_err(failed)?.map(|address| address.ip().to_canonical()).collect()),
-        Err(_elapsed) => {
-            let message = format!("no answer within {} s", SYSTEM_LIMIT.as_secs());
-            Err(failed(io::Error::new(io::ErrorKind::TimedOut, message)))
-        }
-    }
 }
 
 fn refusal(rcode: u8) -> String {
@@ -186,5 +180,35 @@ impl Kind {
             Self::Cname => "CNAME",
             Self::Srv => "SRV",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cassy_testkit::dns::DnsServer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_hosts_file_says_comes_first_and_else_every_address_is_found() {
+        let server = DnsServer::start().await.unwrap();
+        for number in 0..100 {
+            server.address_of("app.example.com", [10, 0, 0, number].into());
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hosts");
+        let dns = Dns { hosts: Some(Hosts(path.clone())), ..Dns::at(server.address()) };
+        assert_eq!(dns.addresses("app.example.com").await.unwrap().len(), 100, "without such a file");
+        std::fs::write(&path, "10.1.0.1 other.example.com\n").unwrap();
+        assert_eq!(dns.addresses("app.example.com").await.unwrap().len(), 100);
+        let asked = server.queries();
+        std::fs::write(&path, "10.1.0.1 app.example.com\n10.1.0.2 app.example.com\n").unwrap();
+        let found = dns.addresses("app.example.com").await.unwrap();
+        assert_eq!(found, [IpAddr::from([10, 1, 0, 1]), IpAddr::from([10, 1, 0, 2])]);
+        assert_eq!(server.queries(), asked);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let error = dns.addresses("app.example.com").await.unwrap_err();
+        assert!(matches!(&error, ResolveError::NoHosts { .. }) && error.is_unavailable(), "{error}");
     }
 }

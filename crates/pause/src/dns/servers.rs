@@ -22,19 +22,23 @@ impl Servers {
     pub(crate) async fn list(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
             Self::Named(server) => Ok(vec![*server]),
-            Self::Listed(path) => Ok(listed(&read(path).await?)),
+            Self::Listed(path) => Ok(listed(&read(path, FILE_LIMIT_BYTES).await?)),
         }
     }
 }
 
-/// A file that is not there names nobody.
-async fn read(path: &Path) -> io::Result<String> {
+/// A file that is not there names nobody. What is behind the limit might name somebody.
+pub(super) async fn read(path: &Path, limit_bytes: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
-    match tokio::fs::File::open(path).await {
-        Ok(file) => file.take(FILE_LIMIT_BYTES).read_to_end(&mut bytes).await?,
+    let read = match tokio::fs::File::open(path).await {
+        Ok(file) => file.take(limit_bytes + 1).read_to_end(&mut bytes).await?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };
+    if read as u64 > limit_bytes {
+        let message = format!("{} is larger than {limit_bytes} bytes", path.display());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -71,6 +75,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_is_not_there_names_nobody() {
-        assert_eq!(read(Path::new("/nonexistent/resolv.conf")).await.unwrap(), "");
+        assert_eq!(read(Path::new("/nonexistent/resolv.conf"), 9).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn of_a_file_that_is_too_large_nothing_is_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hosts");
+        std::fs::write(&path, "nine byte").unwrap();
+        assert_eq!(read(&path, 9).await.unwrap(), "nine byte");
+        assert_eq!(read(&path, 8).await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 }

@@ -1,5 +1,6 @@
 //! The safety rules, each with a change that removes it and the test that has to fail then.
 
+mod applications;
 mod backup;
 mod increment;
 mod restore;
@@ -52,9 +53,10 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutation> {
     parts().into_iter().flat_map(|(_, part)| part)
 }
 
-fn parts() -> [(&'static str, &'static [Mutation]); 4] {
+fn parts() -> [(&'static str, &'static [Mutation]); 5] {
     [
         ("Taking a backup", backup::RULES),
+        ("Finding the applications", applications::RULES),
         ("Increments", increment::RULES),
         ("The store", store::RULES),
         ("Restoring", restore::RULES),

@@ -18,9 +18,10 @@ pub(crate) const CLIENT_WRITES: [&str; 2] = [
     "org.apache.cassandra.metrics:type=ClientRequest,scope=Write,name=Latency",
     "org.apache.cassandra.metrics:type=ClientRequest,scope=CASWrite,name=Latency",
 ];
-/// Keyspaces that a node writes to by itself, through the same path as a client's writes: roles, traces, the history of
-/// repairs and of views (`SystemDistributedKeyspace`, `TraceStateImpl`). `system` and `system_schema` are local.
-pub(crate) const SYSTEM_WRITTEN: [&str; 3] = ["system_auth", "system_distributed", "system_traces"];
+/// Keyspaces that a node writes to by itself, through the same path as a client's writes: traces, the history of repairs
+/// and of views (`SystemDistributedKeyspace`, `TraceStateImpl`). `system` and `system_schema` are local, and what is in
+/// `system_auth` comes from clients.
+pub(crate) const SYSTEM_WRITTEN: [&str; 2] = ["system_distributed", "system_traces"];
 /// What clients have asked for over CQL and is being worked on, or waits for it (`ThreadPoolMetrics`).
 pub(crate) const CLIENT_TASKS: [&str; 2] = [
     "org.apache.cassandra.metrics:type=ThreadPools,path=transport,scope=Native-Transport-Requests,name=ActiveTasks",

@@ -76,7 +76,7 @@ pub(crate) struct ServerArguments {
 #[command(after_help = UNPAUSE_EXAMPLES)]
 #[group(required = true, multiple = true)]
 pub(crate) struct UnpauseArguments {
-    /// The server's configuration: its srv_service_url names the instances, its dns_server is asked.
+    /// The server's configuration: its srv_service_url names the instances, its metadata database those that were paused.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// An instance, instead of those that the SRV record names. May be repeated.

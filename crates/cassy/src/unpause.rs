@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cassy_agent_protocol::Instance;
+use cassy_catalog::Catalog;
 use cassy_control::applications::Applications;
+use cassy_control::{chain, left_paused};
 use cassy_pause::Unpaused;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
@@ -16,6 +18,8 @@ use crate::server::{LOOK_UP_LIMIT, RealApplications};
 
 /// For all that are asked, from when no Pause can take effect any more.
 const LIMIT: Duration = Duration::from_secs(60);
+/// For the metadata database, which somebody may hold.
+const DATABASE_LIMIT: Duration = Duration::from_secs(20);
 /// How long a Pause may be under way, where no configuration says it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -25,31 +29,64 @@ pub(crate) fn run(config: Option<&ServerConfig>, arguments: &UnpauseArguments) -
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
-    let service = config.and_then(|config| config.srv_service_url.clone());
-    let dns_server = config.and_then(|config| config.dns_server.clone());
     let late = config.map_or(LONGEST_PAUSE, |config| config.max_pause) + Duration::from_secs(1);
-    runtime.block_on(unpause(&RealApplications::new(service, dns_server), &arguments.instance, late))
+    runtime.block_on(async {
+        let (instances, applications) = match config.filter(|_| arguments.instance.is_empty()) {
+            None => (resolved(&arguments.instance).await, RealApplications::new(None, None)),
+            Some(config) => {
+                let (service, server) = (config.srv_service_url.clone(), config.dns_server.clone());
+                let applications = RealApplications::new(service, server);
+                (known(config, &applications).await, applications)
+            }
+        };
+        match instances {
+            Ok(instances) => unpause(&applications, &instances, late).await,
+            Err(message) => failed(&message),
+        }
+    })
 }
 
-async fn unpause(applications: &RealApplications, named: &[String], late: Duration) -> ExitCode {
-    let instances = match named.is_empty() {
-        true => applications.find().await.map_err(|failure| failure.text()),
-        false => resolved(named).await,
-    };
-    let instances = match instances {
-        Ok(instances) => instances,
-        Err(message) => return failed(&message),
-    };
+/// Whom the SRV record names, and whom the metadata database knows to have been paused: one that is paused may have lost
+/// its record just for that. Either is enough.
+async fn known(config: &ServerConfig, applications: &RealApplications) -> Result<Vec<Instance>, String> {
+    let named = applications.find().await.map_err(|failure| failure.text());
+    let paused = timeout(DATABASE_LIMIT, paused(config)).await;
+    let paused = paused.unwrap_or_else(|_elapsed| Err("the metadata database does not answer".to_owned()));
+    if let (Err(named), Err(paused)) = (&named, &paused) {
+        return Err(format!("{named}\n{paused}"));
+    }
+    let mut instances: Vec<Instance> = Vec::new();
+    for found in [named, paused] {
+        match found {
+            Ok(found) => instances.extend(found),
+            Err(message) => complain(&format!("warning: {message}")),
+        }
+    }
+    instances.sort_by_key(|instance| instance.address);
+    instances.dedup_by_key(|instance| instance.address);
+    Ok(instances)
+}
+
+/// The instances of pauses that are not known to be over.
+async fn paused(config: &ServerConfig) -> Result<Vec<Instance>, String> {
+    if config.metadata_db.file().is_some_and(|path| !path.exists()) {
+        return Ok(Vec::new());
+    }
+    let catalog = Catalog::open(&config.metadata_db).await.map_err(|error| chain(&error))?;
+    left_paused(&catalog).await.map_err(|error| chain(&error))
+}
+
+async fn unpause(applications: &RealApplications, instances: &[Instance], late: Duration) -> ExitCode {
     let seconds = late.as_secs();
     say(&format!(
         "unpausing {} instances for {seconds} s, as long as a Pause may be under way",
         instances.len()
     ));
-    let unpaused = applications.client().unpause(&instances, late, late + LIMIT).await;
+    let unpaused = applications.client().unpause(instances, late, late + LIMIT).await;
     let mut left = 0;
     for (instance, outcome) in instances.iter().zip(unpaused) {
         match outcome {
-            Ok(Unpaused::Acknowledged) => {
+            Ok(Unpaused::Acknowledged | Unpaused::NeverAsked) => {
                 say(&format!("{instance}: goes on"));
                 continue;
             }

@@ -24,6 +24,7 @@ mod tenure;
 
 pub use clock::{Clock, SystemClock};
 pub use operations::*;
+pub use pauses::left_paused;
 pub use perform::chain;
 pub use service::{Service, ServiceParts};
 pub use tenure::Tenure;

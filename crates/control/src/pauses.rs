@@ -108,10 +108,7 @@ impl Pauses {
     /// long as a pause takes, counted from now, as clocks may have been set meanwhile.
     pub(crate) async fn take_up(self: &Arc<Self>) -> Result<(), CatalogError> {
         for intent in self.catalog.open_pause_intents().await? {
-            let instances = serde_json::from_str(&intent.instances_json).unwrap_or_else(|error| {
-                tracing::error!(job = intent.job_id, %error, "the intent of a pause cannot be read: cassy unpause, if an application is paused");
-                Vec::new()
-            });
+            let instances = instances_of(&intent);
             tracing::warn!(
                 job = intent.job_id,
                 instances = instances.len(),
@@ -174,6 +171,23 @@ impl Pauses {
             sleep(CLOSE_PAUSE).await;
         }
     }
+}
+
+/// Whom the database knows to have been paused, by pauses that are not known to be over.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn left_paused(catalog: &Catalog) -> Result<Vec<Instance>, CatalogError> {
+    let intents = catalog.open_pause_intents().await?;
+    Ok(intents.iter().flat_map(instances_of).collect())
+}
+
+/// What cannot be read was written by nobody of ours, and pauses nobody.
+fn instances_of(intent: &PauseIntent) -> Vec<Instance> {
+    serde_json::from_str(&intent.instances_json).unwrap_or_else(|error| {
+        tracing::error!(job = intent.job_id, %error, "the intent of a pause cannot be read: cassy unpause, if an application is paused");
+        Vec::new()
+    })
 }
 
 impl OpenPause {

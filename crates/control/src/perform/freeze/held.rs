@@ -1,11 +1,13 @@
 //! From the arming of the guards until everybody goes on. It is a task of its own: whoever gave it up (a server that
 //! stops, a lease that was lost), it ends by unpausing.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cassy_agent_protocol::{GuardOrder, Instance};
 use futures::future::{join_all, try_join_all};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::Ready;
@@ -106,66 +108,98 @@ impl Held {
     ) -> Result<Taken, NotTaken> {
         let pauses = Arc::clone(&self.pauses);
         let begun = Instant::now();
-        self.report.started_at_ms = pauses.clock.now_ms();
-        self.report.notes.extend(guards.missing());
+        let Self { job, ready, report, .. } = self;
+        report.started_at_ms = pauses.clock.now_ms();
+        report.notes.extend(guards.missing());
         // Half of the time is for the snapshots.
         let within = deadline.saturating_duration_since(begun) / 2;
         let asked = pauses.applications.pause(open.instances(), within);
-        let (outcome, left) = match pauses.stop.run_until_cancelled(asked).await {
-            None => {
-                let left = pauses.applications.unpause(open.instances(), within + LATE, STOP_LIMIT).await;
-                (Err(stopping().into()), left)
-            }
-            Some(pause) => {
-                self.report.instances = answered(open.instances(), &*pause);
-                let taken = self.taken(&*pause, known, deadline);
-                let taken = pauses.stop.run_until_cancelled(taken).await;
-                let limit = if pauses.stop.is_cancelled() { STOP_LIMIT } else { UNPAUSE_LIMIT };
-                let left = pause.unpause(limit).await;
-                (taken.unwrap_or_else(|| Err(stopping().into())), left)
+        let Some(pause) = pauses.stop.run_until_cancelled(asked).await else {
+            let left = pauses.applications.unpause(open.instances(), within + LATE, STOP_LIMIT).await;
+            over(report, begun, &left);
+            let_go(open, guards, left, deadline).await;
+            return Err(stopping().into());
+        };
+        report.instances = answered(open.instances(), &*pause);
+        let failed = Notify::new();
+        let mut taking = pin!(taken(job, ready, &*pause, known, deadline, &failed));
+        let in_time = tokio::select! {
+            biased;
+            () = pauses.stop.cancelled() => None,
+            () = failed.notified() => None,
+            taken = &mut taking => Some(taken),
+        };
+        let limit = if pauses.stop.is_cancelled() { STOP_LIMIT } else { UNPAUSE_LIMIT };
+        let left = pause.unpause(limit).await;
+        over(report, begun, &left);
+        let rest = async {
+            match in_time {
+                Some(outcome) => outcome,
+                None if pauses.stop.is_cancelled() => Err(stopping().into()),
+                // Snapshots under way end first, so that their tags are there to be cleared.
+                None => taking.await,
             }
         };
-        let paused_for = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-        self.report.ended_at_ms = self.report.started_at_ms.saturating_add(paused_for);
-        self.report.notes.extend(left.iter().map(unacknowledged));
-        if !left.is_empty() {
-            open.see_to(left, deadline, guards);
-            return outcome;
-        }
-        let alarmed = guards.release().await;
-        open.close().await;
+        let (alarmed, outcome) = futures::join!(let_go(open, guards, left, deadline), rest);
         let mut taken = outcome?;
         taken.unproven = taken.unproven.or_else(|| alarmed_guards(&alarmed));
         Ok(taken)
     }
+}
 
-    /// Takes all snapshots at once, and proves that nobody wrote meanwhile. The first failure ends it.
-    async fn taken(
-        &mut self,
-        pause: &dyn Pause,
-        known: &[u64],
-        deadline: Instant,
-    ) -> Result<Taken, NotTaken> {
-        if let Some(failure) = summed_up("the applications were not paused", pause.failures()) {
-            return Err(failure.into());
-        }
-        let looks = self.ready.iter_mut().zip(known);
-        let looks = looks.map(|(node, known)| Counted::look(node, *known, deadline));
-        let before = try_join_all(looks).await.map_err(Failure::from)?;
-        let (job, ready) = (&self.job, &mut self.ready);
-        let snapshots = ready.iter_mut().enumerate().map(|(place, node)| async move {
-            let taken = snapshot(job, node, deadline).await;
-            taken.map_err(|error| NotTaken::Node(place, error))
-        });
-        let snapshots = try_join_all(snapshots).await?;
-        let end = Instant::now();
-        let left = deadline.saturating_duration_since(end).min(CHECK_LIMIT);
-        let looks = ready.iter_mut().zip(&before);
-        let looks = join_all(looks.map(|(node, before)| before.writes_since(node, end, deadline)));
-        let (awake, writes) = futures::join!(pause.check(left), looks);
-        let unproven = not_paused(&awake).or_else(|| written(ready, &writes));
-        Ok(Taken { snapshots, unproven })
+/// Nobody is paused any more, as far as that is known.
+fn over(report: &mut FreezeReport, begun: Instant, left: &[InstanceFailure]) {
+    let paused_for = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+    report.ended_at_ms = report.started_at_ms.saturating_add(paused_for);
+    report.notes.extend(left.iter().map(unacknowledged));
+}
+
+/// Lets the guards go, and closes the intent, or leaves both to the background; answers the guards that were alarmed.
+async fn let_go(
+    open: OpenPause,
+    guards: Guards,
+    left: Vec<InstanceFailure>,
+    deadline: Instant,
+) -> Vec<String> {
+    if !left.is_empty() {
+        open.see_to(left, deadline, guards);
+        return Vec::new();
     }
+    let alarmed = guards.release().await;
+    open.close().await;
+    alarmed
+}
+
+/// Takes all snapshots at once, and proves that nobody wrote meanwhile. At the first failure everybody may go on.
+async fn taken(
+    job: &BackupJob,
+    ready: &mut [Ready],
+    pause: &dyn Pause,
+    known: &[u64],
+    deadline: Instant,
+    failed: &Notify,
+) -> Result<Taken, NotTaken> {
+    if let Some(failure) = summed_up("the applications were not paused", pause.failures()) {
+        return Err(failure.into());
+    }
+    let looks = ready.iter_mut().zip(known).map(|(node, known)| Counted::look(node, *known, deadline));
+    let before = try_join_all(looks).await.map_err(Failure::from)?;
+    let snapshots = ready.iter_mut().enumerate().map(|(place, node)| async move {
+        let taken = snapshot(job, node, deadline).await;
+        taken.map_err(|error| {
+            failed.notify_one();
+            NotTaken::Node(place, error)
+        })
+    });
+    let snapshots: Result<Vec<_>, _> = join_all(snapshots).await.into_iter().collect();
+    let snapshots = snapshots?;
+    let end = Instant::now();
+    let left = deadline.saturating_duration_since(end).min(CHECK_LIMIT);
+    let looks = ready.iter_mut().zip(&before);
+    let looks = join_all(looks.map(|(node, before)| before.writes_since(node, end, deadline)));
+    let (awake, writes) = futures::join!(pause.check(left), looks);
+    let unproven = not_paused(&awake).or_else(|| written(ready, &writes));
+    Ok(Taken { snapshots, unproven })
 }
 
 /// Of one node; answers how long it took.

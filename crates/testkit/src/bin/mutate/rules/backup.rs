@@ -9,19 +9,12 @@ const STEPS: Test = rules("a_backup_takes_its_steps_in_one_order");
 const BACKUP_JOB: &str = "crates/control/src/job/backup/mod.rs";
 const BACKUP_NODE: &str = "crates/control/src/job/backup/node.rs";
 const BACKUP_STAGES: &str = "crates/control/src/job/backup/stage.rs";
-const CLUSTER_WIDE: &str = "crates/control/src/job/backup/cluster_wide.rs";
-const FREEZE: &str = "crates/control/src/perform/freeze.rs";
-const PAUSES: &str = "crates/control/src/pauses.rs";
 const WHOLE: &str = "crates/agent/src/snapshot/whole.rs";
 const INCREMENTS: &str = "crates/control/src/perform/increments.rs";
 const CLEAR: &str = "crates/control/src/perform/clear.rs";
 
 const fn rules(name: &'static str) -> Test {
     beside("cassy-control", "rules", name)
-}
-
-const fn freeze(name: &'static str) -> Test {
-    beside("cassy-control", "freeze", name)
 }
 
 const fn increments(name: &'static str) -> Test {
@@ -541,53 +534,5 @@ pub(super) const RULES: &[Mutation] = &[
         find: "                node.attempt += 1;\n",
         replace: "",
         test: within("cassy-control", "job::backup::tests::after_a_restart_each_node_goes_on_where_it_can"),
-    },
-    Mutation {
-        name: "awake-instance-believed",
-        removed: "consistent only when every instance is still paused after the snapshots",
-        file: FREEZE,
-        find: "not_paused(&awake).or_else(|| written(ready, &writes))",
-        replace: "{ let _ = (not_paused(&awake), &ready); written(ready, &writes) }",
-        test: freeze("an_instance_that_is_not_really_paused_is_caught"),
-    },
-    Mutation {
-        name: "writers-not-counted",
-        removed: "consistent only when no coordinator counted a client's write",
-        file: FREEZE,
-        find: "not_paused(&awake).or_else(|| written(ready, &writes))",
-        replace: "{ let _ = written(ready, &writes); not_paused(&awake) }",
-        test: freeze("a_writer_that_dns_does_not_name_is_caught"),
-    },
-    Mutation {
-        name: "write-under-way-passed-over",
-        removed: "consistent only when no write was under way at the last look",
-        file: FREEZE,
-        find: "(strange == 0 && activity.tasks == 0)",
-        replace: "strange == 0",
-        test: freeze("a_writer_that_dns_does_not_name_is_caught"),
-    },
-    Mutation {
-        name: "newcomers-not-looked-for",
-        removed: "consistent only when the SRV record names nobody new",
-        file: FREEZE,
-        find: "        if taken.unproven.is_none() {",
-        replace: "        if false {",
-        test: freeze("an_instance_that_comes_meanwhile_is_caught"),
-    },
-    Mutation {
-        name: "part-of-a-cluster-kept",
-        removed: "a cluster-wide backup is of all nodes or none",
-        file: CLUSTER_WIDE,
-        find: "BackupStage::Snapshot | BackupStage::Commit if failed && self.commit_failure.is_none() => {",
-        replace: "BackupStage::Snapshot | BackupStage::Commit if false && failed => {",
-        test: freeze("one_node_that_fails_fails_all_and_the_next_backup_is_whole"),
-    },
-    Mutation {
-        name: "intents-left-open",
-        removed: "what a dead server has left paused is unpaused at the start",
-        file: PAUSES,
-        find: "for intent in self.catalog.open_pause_intents().await? {",
-        replace: "for intent in self.catalog.open_pause_intents().await?.into_iter().take(0) {",
-        test: freeze("what_a_dead_server_left_paused_goes_on_before_anything_else"),
     },
 ];

@@ -2,6 +2,7 @@
 
 mod applications;
 mod backup;
+mod freeze;
 mod increment;
 mod restore;
 mod store;
@@ -53,10 +54,11 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutation> {
     parts().into_iter().flat_map(|(_, part)| part)
 }
 
-fn parts() -> [(&'static str, &'static [Mutation]); 5] {
+fn parts() -> [(&'static str, &'static [Mutation]); 6] {
     [
         ("Taking a backup", backup::RULES),
         ("Finding the applications", applications::RULES),
+        ("Pausing the applications", freeze::RULES),
         ("Increments", increment::RULES),
         ("The store", store::RULES),
         ("Restoring", restore::RULES),

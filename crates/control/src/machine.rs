@@ -29,6 +29,8 @@ pub(crate) trait Machine: Clone + Eq + Serialize + DeserializeOwned + Send + Syn
     fn nodes_mut(&mut self) -> &mut Nodes<Self::Part>;
     /// The nodes that other jobs have to keep away from.
     fn busy(&self) -> Vec<String>;
+    /// Whether it may yet pause the applications.
+    fn may_pause(&self) -> bool;
     fn step(self, event: Self::Event) -> (Self, Vec<Self::Effect>);
     /// The event for an effect that ended in a defect of ours.
     fn failed(effect: &Self::Effect, failure: Failure) -> Self::Event;
@@ -78,6 +80,10 @@ impl Machine for BackupJob {
     fn busy(&self) -> Vec<String> {
         let busy = self.nodes.iter().filter(|(_, node)| !self.is_done(node));
         busy.map(|(target, _)| target.clone()).collect()
+    }
+
+    fn may_pause(&self) -> bool {
+        self.cluster_wide.is_some() && self.stage <= BackupStage::Snapshot
     }
 
     fn step(self, event: BackupEvent) -> (Self, Vec<BackupEffect>) {
@@ -130,6 +136,10 @@ impl Machine for RestoreJob {
     fn busy(&self) -> Vec<String> {
         let busy = self.nodes.iter().filter(|(_, node)| node.restored.is_none() && node.failure.is_none());
         busy.map(|(target, _)| target.clone()).collect()
+    }
+
+    fn may_pause(&self) -> bool {
+        false
     }
 
     fn step(self, event: RestoreEvent) -> (Self, Vec<RestoreEffect>) {

@@ -132,6 +132,7 @@ pub struct BackupAnswer {
     pub backup_type: BackupType,
     /// What the operator should know; empty when there is nothing to say.
     pub message: String,
+    pub job_id: String,
 }
 
 /// The answer to a restore request.
@@ -146,6 +147,8 @@ pub struct RestoreAnswer {
     pub snapshot_only: bool,
     /// What the operator should know; empty when there is nothing to say.
     pub message: String,
+    /// `None` for a dry run.
+    pub job_id: Option<String>,
 }
 
 /// One node's part of one backup or restore.
@@ -165,6 +168,8 @@ pub struct NodeEntry {
     pub message: String,
     /// Of a cluster-wide backup: how the applications were paused.
     pub freeze: Option<FreezeReport>,
+    /// `None` for a row that Java Cassy has written.
+    pub job_id: Option<String>,
 }
 
 /// How far a node's part is, in bytes of files; 0 of 0 before it is known.

@@ -38,9 +38,10 @@ pub(crate) struct Runner {
 }
 
 struct LiveJob {
-    cluster_id: String,
     snapshot_id: String,
     targets: Vec<String>,
+    /// Whether it may yet pause the applications. All clusters of a server have the same ones.
+    pauses: bool,
 }
 
 /// What the database wants to know of a new job.
@@ -65,7 +66,8 @@ impl Runner {
         }
     }
 
-    /// Files a new job and drives it; refuses when a node of it is at work for another job.
+    /// Files a new job and drives it; refuses when a node of it is at work for another job, or when both would pause the
+    /// applications.
     pub(crate) async fn start<M: Machine>(
         self: &Arc<Self>,
         job: M,
@@ -135,27 +137,31 @@ impl Runner {
         job: &M,
         filing: &Filing,
     ) -> Result<Reservation, OperationError> {
-        let (job_id, targets) = (job.job_id(), job.busy());
+        let (job_id, targets, pauses) = (job.job_id(), job.busy(), job.may_pause());
         let mut live = self.lock();
         if live.len() >= LIVE_LIMIT {
             let message = format!("{LIVE_LIMIT} jobs are under way already");
             return Err(OperationError::new(OperationErrorKind::Exhausted, message)
                 .hint("send the request again when one of them has ended"));
         }
-        let of_cluster = live.iter().filter(|(_, other)| other.cluster_id == filing.cluster_id);
-        for (other_id, other) in of_cluster {
+        // An address is one node, in whichever cluster it was registered.
+        for (other_id, other) in live.iter() {
             if let Some(target) = other.targets.iter().find(|target| targets.contains(target)) {
                 let message =
                     format!("{target} is at work for the job {other_id} (snapshot {})", other.snapshot_id);
                 return Err(OperationError::new(OperationErrorKind::FailedPrecondition, message)
                     .hint("wait until that job has ended: ListBackups and ListRestoreStatuses show it"));
             }
+            if pauses && other.pauses {
+                let message = format!(
+                    "the applications are to be paused for the job {other_id} (snapshot {})",
+                    other.snapshot_id
+                );
+                return Err(OperationError::new(OperationErrorKind::FailedPrecondition, message)
+                    .hint("wait until its snapshots are taken: ListBackups shows them as STARTED"));
+            }
         }
-        let entry = LiveJob {
-            cluster_id: filing.cluster_id.clone(),
-            snapshot_id: filing.snapshot_id.clone(),
-            targets,
-        };
+        let entry = LiveJob { snapshot_id: filing.snapshot_id.clone(), targets, pauses };
         live.insert(job_id.clone(), entry);
         Ok(Reservation { job_id, runner: Arc::clone(self) })
     }
@@ -199,7 +205,7 @@ impl Runner {
                 reservation.take();
             }
             if let Some(reservation) = reservation {
-                reservation.keep(next.busy());
+                reservation.keep(next.busy(), next.may_pause());
             }
             if next != job {
                 if !self.save(&next, &job).await {
@@ -337,18 +343,19 @@ pub(crate) fn database_failed(what: &str, error: &CatalogError) -> OperationErro
     )
 }
 
-/// Keeps the job's nodes from other jobs until it is dropped.
+/// Keeps the job's nodes, and the applications if it pauses them, from other jobs until it is dropped.
 struct Reservation {
     job_id: String,
     runner: Arc<Runner>,
 }
 
 impl Reservation {
-    /// Only these are still at work.
-    fn keep(&self, busy: Vec<String>) {
+    /// Only these are still at work, and only so are the applications.
+    fn keep(&self, busy: Vec<String>, pauses: bool) {
         let mut live = self.runner.lock();
-        if let Some(job) = live.get_mut(&self.job_id).filter(|job| job.targets.len() != busy.len()) {
-            job.targets = busy;
+        let Some(job) = live.get_mut(&self.job_id) else { return };
+        if job.targets.len() != busy.len() || job.pauses != pauses {
+            (job.targets, job.pauses) = (busy, pauses);
             self.runner.released.notify_waiters();
         }
     }

@@ -491,6 +491,7 @@ fn backup_answer(job: &BackupJob, backup_type: BackupType, mut notes: Vec<String
         created_at: job.created_at_ms,
         backup_type,
         message: notes.join("\n"),
+        job_id: job.backup_id.to_string(),
     }
 }
 
@@ -515,6 +516,7 @@ fn entry(row: cassy_catalog::HistoryEntry) -> NodeEntry {
         progress: Progress { bytes_done: row.bytes_done, bytes_total: row.bytes_total },
         message: row.message,
         freeze: None,
+        job_id: row.job_id,
     }
 }
 

@@ -66,7 +66,8 @@ impl Service {
         let job = self.hand_out(request, job).await?;
         let lines = notes.into_iter().chain(job.warnings()).chain(next_steps(&job));
         let message = lines.collect::<Vec<_>>().join("\n");
-        Ok(RestoreAnswer { message, ..answer(request, targets, Status::Started) })
+        let job_id = Some(job.job_id.clone());
+        Ok(RestoreAnswer { message, job_id, ..answer(request, targets, Status::Started) })
     }
 
     /// The request with all that it leaves to be found out, and which node goes where.
@@ -269,5 +270,6 @@ fn answer(request: &RestoreRequest, target_ips: Vec<String>, status: Status) -> 
         restore_type: request.restore_type,
         snapshot_only: request.snapshot_only,
         message: String::new(),
+        job_id: None,
     }
 }

@@ -3,11 +3,13 @@
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
+use crate::handles::View;
 use crate::job::backup::BackupNode;
 use crate::job::restore::RestoreNode;
 use crate::job::{
-    BackupEffect, BackupEvent, BackupJob, BackupStage, Failure, HistoryEntry, Nodes, RestoreEffect,
+    BackupEffect, BackupEvent, BackupJob, BackupStage, Failure, HistoryEntry, Nodes, Outcome, RestoreEffect,
     RestoreEvent, RestoreJob, RestoreStage,
 };
 
@@ -24,6 +26,11 @@ pub(crate) trait Machine: Clone + Eq + Serialize + DeserializeOwned + Send + Syn
     fn job_id(&self) -> String;
     fn stage_name(&self) -> &'static str;
     fn finished(&self) -> bool;
+    /// Whether it ended without having touched anything.
+    fn is_refused(&self) -> bool;
+    fn view(viewer: watch::Receiver<Self>) -> View;
+    /// `None` when it is of another kind.
+    fn of_view(view: View) -> Option<watch::Receiver<Self>>;
     fn history(&self) -> Vec<HistoryEntry>;
     fn nodes(&self) -> &Nodes<Self::Part>;
     fn nodes_mut(&mut self) -> &mut Nodes<Self::Part>;
@@ -63,6 +70,18 @@ impl Machine for BackupJob {
 
     fn finished(&self) -> bool {
         self.stage == BackupStage::Finished
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Refused(_)))
+    }
+
+    fn view(viewer: watch::Receiver<Self>) -> View {
+        View::Backup(viewer)
+    }
+
+    fn of_view(view: View) -> Option<watch::Receiver<Self>> {
+        if let View::Backup(viewer) = view { Some(viewer) } else { None }
     }
 
     fn history(&self) -> Vec<HistoryEntry> {
@@ -119,6 +138,18 @@ impl Machine for RestoreJob {
 
     fn finished(&self) -> bool {
         self.stage == RestoreStage::Finished
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Refused(_)))
+    }
+
+    fn view(viewer: watch::Receiver<Self>) -> View {
+        View::Restore(viewer)
+    }
+
+    fn of_view(view: View) -> Option<watch::Receiver<Self>> {
+        if let View::Restore(viewer) = view { Some(viewer) } else { None }
     }
 
     fn history(&self) -> Vec<HistoryEntry> {

@@ -89,6 +89,8 @@ pub struct BackupRequest {
     pub backup_type: BackupType,
     /// Of type 1: keep the snapshots as those of single nodes when consistency is not proven.
     pub keep_unproven: bool,
+    /// The client's own name for this request: sent again, the same job answers.
+    pub idempotency_key: Option<String>,
 }
 
 /// A restore that is asked for. Empty `target_ips` means every node of the backup.
@@ -106,6 +108,8 @@ pub struct RestoreRequest {
     pub move_aside: bool,
     /// Say what would be done and what stands in its way; change nothing.
     pub dry_run: bool,
+    /// The client's own name for this request: sent again, the same job answers. Not looked at in a dry run.
+    pub idempotency_key: Option<String>,
 }
 
 /// The numbers are those of the wire and of the database.

@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::handles::{Entry, Handles};
 use crate::job::{Failure, HistoryEntry};
 use crate::machine::{Machine, Perform};
 use crate::operations::{OperationError, OperationErrorKind};
 use crate::perform::chain;
+use crate::service::Claim;
 
 /// Jobs under way at once; more are refused.
 const LIVE_LIMIT: usize = 64;
@@ -32,6 +34,7 @@ pub(crate) struct Runner {
     epoch: i64,
     clock: Arc<dyn Clock>,
     live: Mutex<HashMap<String, LiveJob>>,
+    pub(crate) handles: Arc<Handles>,
     released: Notify,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -60,6 +63,7 @@ impl Runner {
             epoch,
             clock,
             live: Mutex::default(),
+            handles: Arc::default(),
             released: Notify::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -67,11 +71,12 @@ impl Runner {
     }
 
     /// Files a new job and drives it; refuses when a node of it is at work for another job, or when both would pause the
-    /// applications.
+    /// applications. With a claim it is the job of that key.
     pub(crate) async fn start<M: Machine>(
         self: &Arc<Self>,
         job: M,
         filing: Filing,
+        claim: Option<Claim>,
         performer: Arc<dyn Perform<M>>,
     ) -> Result<watch::Receiver<M>, OperationError> {
         let reservation = self.reserve(&job, &filing)?;
@@ -86,13 +91,19 @@ impl Runner {
             parts: job.nodes().iter().map(part::<M>).collect(),
             created_at: filing.created_at_ms,
             rows: Vec::new(),
+            key: claim.as_ref().map(|claim| claim.key.clone()),
         };
         // In a task of its own: a client that hangs up while the job is filed does not leave it to nobody.
         let runner = Arc::clone(self);
         let filed = self.tasks.spawn(async move {
             let filed = runner.catalog.create_job(runner.epoch, &new).await;
             filed.map_err(|error| database_failed("file the job", &error))?;
-            Ok(runner.spawn(job, M::CREATED(), performer, reservation))
+            let entry = runner.handles.enter(&job);
+            let viewer = entry.view.subscribe();
+            runner.spawn(job, M::CREATED(), performer, reservation, entry);
+            // From here on the same key finds the job.
+            drop(claim);
+            Ok(viewer)
         });
         filed.await.unwrap_or_else(|error| {
             Err(OperationError::new(OperationErrorKind::Internal, format!("the job was not filed: {error}")))
@@ -107,11 +118,14 @@ impl Runner {
         performer: Arc<dyn Perform<M>>,
     ) {
         let runner = Arc::clone(self);
+        let entry = self.handles.enter(&job);
         let waiting = async move {
             loop {
                 let released = runner.released.notified();
                 match runner.reserve(&job, &filing) {
-                    Ok(reservation) => break drop(runner.spawn(job, M::RESUMED(), performer, reservation)),
+                    Ok(reservation) => {
+                        break runner.spawn(job, M::RESUMED(), performer, reservation, entry);
+                    }
                     Err(error) => tracing::info!(job = job.job_id(), why = %error, "the job waits"),
                 }
                 released.await;
@@ -172,19 +186,18 @@ impl Runner {
         first: M::Event,
         performer: Arc<dyn Perform<M>>,
         reservation: Reservation,
-    ) -> watch::Receiver<M> {
-        let (view, viewer) = watch::channel(job.clone());
+        entry: Entry<M>,
+    ) {
         let runner = Arc::clone(self);
         self.tasks.spawn(async move {
             let job_id = job.job_id();
             let mut reservation = Some(reservation);
-            let driven = runner.drive(job, first, &performer, &view, &mut reservation);
+            let driven = runner.drive(job, first, &performer, &entry, &mut reservation);
             if runner.stop.run_until_cancelled(driven).await.is_none() {
                 tracing::info!(job = job_id, "stopped; the job goes on at the next start");
             }
             performer.release().await;
         });
-        viewer
     }
 
     /// The loop: step, store, perform. At the end the nodes are let go before anybody can read that it is the end.
@@ -193,7 +206,7 @@ impl Runner {
         mut job: M,
         first: M::Event,
         performer: &Arc<dyn Perform<M>>,
-        view: &watch::Sender<M>,
+        entry: &Entry<M>,
         reservation: &mut Option<Reservation>,
     ) {
         let mut effects = JoinSet::new();
@@ -212,7 +225,7 @@ impl Runner {
                     return;
                 }
                 job = next;
-                view.send_replace(job.clone());
+                entry.view.send_replace(job.clone());
             }
             if job.finished() {
                 tracing::info!(job = job.job_id(), "finished");
@@ -249,6 +262,7 @@ impl Runner {
             state_json: encode(job),
             parts: parts.map(part::<M>).collect(),
             finished: job.finished(),
+            frees_key: job.is_refused(),
             rows: changed.map(row).collect(),
         };
         let mut pause = Duration::from_millis(200);

@@ -126,6 +126,10 @@ async fn list_and_describe() {
               // Change nothing: the answer has the status INITIALIZED, and its message says what would be done on each node, and
               // what would be refused and why.
               bool dry_run = 108;
+              // A name of the client's own for this request, of 1 to 128 printable ASCII characters: the same request with the same
+              // key again is answered by the same job, as it is then, and never makes a second one. A refused request frees its key.
+              // A dry run makes no job, and does not look at it.
+              optional string idempotency_key = 109;
             }
         "#]])
         .await;
@@ -319,10 +323,6 @@ async fn restore_and_list() {
               "snapshot_only": true,
               "message": "start the seeds first",
               "job_id": "0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3"
-            }
-        "#]"0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3"
-            }
-        "#]"0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3"
             }
         "#]];
         grpcurl.call("RestoreBackup", &request, expected).await;

@@ -579,6 +579,7 @@ pub(crate) fn backup(cluster_id: &str) -> BackupRequest {
         snapshot_id: None,
         backup_type: BackupType::Node,
         keep_unproven: false,
+        idempotency_key: None,
     }
 }
 
@@ -592,6 +593,7 @@ pub(crate) fn restore(cluster_id: &str, snapshot_id: &str) -> RestoreRequest {
         source_of: BTreeMap::new(),
         move_aside: false,
         dry_run: false,
+        idempotency_key: None,
     }
 }
 

@@ -44,6 +44,7 @@ impl From<NodeEntry> for proto::backup_listing_response::Entry {
             bytes_done: entry.progress.bytes_done,
             bytes_total: entry.progress.bytes_total,
             pause: entry.freeze.map(proto::backup_listing_response::Pause::from),
+            job_id: entry.job_id.unwrap_or_default(),
         }
     }
 }
@@ -76,6 +77,7 @@ impl From<NodeEntry> for proto::restore_status_listing_response::Entry {
             message: entry.message,
             bytes_done: entry.progress.bytes_done,
             bytes_total: entry.progress.bytes_total,
+            job_id: entry.job_id.unwrap_or_default(),
         }
     }
 }
@@ -90,6 +92,7 @@ impl From<BackupAnswer> for proto::BackupResponse {
             created_at: millis(answer.created_at),
             backup_type: answer.backup_type as u32,
             message: answer.message,
+            job_id: answer.job_id,
         }
     }
 }
@@ -104,6 +107,7 @@ impl From<RestoreAnswer> for proto::RestoreResponse {
             restore_type: answer.restore_type as u32,
             snapshot_only: answer.snapshot_only,
             message: answer.message,
+            job_id: answer.job_id.unwrap_or_default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::{address, proto};
 /// Ids are stored in columns of this width.
 const TEXT_CHARS: usize = 255;
 const TARGETS: usize = 10_000;
+const KEY_CHARS: usize = 128;
 const SHOWN_CHARS: usize = 80;
 
 const UNKNOWN_CLUSTER: &str = "The specified cluster cannot be found.";
@@ -77,7 +78,8 @@ pub(crate) fn backup(request: proto::BackupRequest) -> Result<BackupRequest, Ope
     if keep_unproven && backup_type != BackupType::Cluster {
         return Err(invalid("keep_unproven is for backup_type 1 only"));
     }
-    Ok(BackupRequest { cluster_id, target_ips, snapshot_id, backup_type, keep_unproven })
+    let idempotency_key = idempotency_key(request.idempotency_key)?;
+    Ok(BackupRequest { cluster_id, target_ips, snapshot_id, backup_type, keep_unproven, idempotency_key })
 }
 
 /// What to restore.
@@ -101,6 +103,7 @@ pub(crate) fn restore(request: proto::RestoreRequest) -> Result<RestoreRequest, 
         source_of,
         move_aside,
         dry_run,
+        idempotency_key: idempotency_key(request.idempotency_key)?,
     })
 }
 
@@ -193,6 +196,19 @@ fn source_of(texts: HashMap<String, String>) -> Result<BTreeMap<String, String>,
         }
     }
     Ok(sources)
+}
+
+/// One that is set and empty is a script's mistake, and not the wish to have none.
+fn idempotency_key(key: Option<String>) -> Result<Option<String>, OperationError> {
+    let is_usual = |key: &String| {
+        (1..=KEY_CHARS).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    };
+    match key {
+        Some(key) if !is_usual(&key) => Err(invalid(format!("idempotency_key is {}", shown(&key))).hint(
+            format!("Use 1 to {KEY_CHARS} printable ASCII characters, such as a UUID; or leave it out."),
+        )),
+        key => Ok(key),
+    }
 }
 
 fn backup_type(number: u32) -> Result<BackupType, OperationError> {

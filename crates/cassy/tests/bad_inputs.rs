@@ -288,6 +288,7 @@ async fn plant(file: &Path) {
             parts: vec![JobPart { name: text.to_owned(), state_json: text.to_owned() }],
             created_at: -number,
             rows: vec![NodeRow { target_ip: text.to_owned(), status: 255, message: text.to_owned() }],
+            key: None,
         };
         catalog.create_job(lease.epoch, &job).await.unwrap();
     }

@@ -52,6 +52,17 @@ pub struct NewJob {
     pub created_at: i64,
     /// The history rows that are known already; more may come with updates.
     pub rows: Vec<NodeRow>,
+    /// By which its client asks for it again.
+    pub key: Option<JobKey>,
+}
+
+/// A client's own name for its request. No two jobs have the same one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobKey {
+    /// The name.
+    pub key: String,
+    /// The request, JSON of the caller.
+    pub request_json: String,
 }
 
 /// A job that has moved on.
@@ -66,6 +77,8 @@ pub struct JobUpdate {
     pub parts: Vec<JobPart>,
     /// This is its final state.
     pub finished: bool,
+    /// It was refused: its client's key may name another job.
+    pub frees_key: bool,
     /// The history rows that change; those that do not exist yet are created.
     pub rows: Vec<NodeRow>,
 }
@@ -126,12 +139,13 @@ const SAVE: &str = "store a job";
 const PROGRESS: &str = "store the progress of jobs";
 const UNFINISHED: &str = "list unfinished jobs";
 const FIND: &str = "look up a job";
+const FIND_BY_KEY: &str = "look up a job by its idempotency key";
 
 const COLUMNS: &str = "job_id, kind, cluster_id, snapshot_id, operation_type, stage, state, epoch, created_at, \
                        updated_at, finished";
 
 impl Catalog {
-    /// Stores a job and its first history rows. A job id or a history row that exists already is
+    /// Stores a job and its first history rows. A job id, a key or a history row that exists already is
     /// [`CatalogError::AlreadyExists`].
     pub async fn create_job(&self, epoch: i64, job: &NewJob) -> Result<(), CatalogError> {
         let mut tx = self.begin_guarded(CREATE, epoch).await?;
@@ -216,6 +230,17 @@ impl Catalog {
             job.parts = self.parts(FIND, job_id).await?;
         }
         Ok(found)
+    }
+
+    /// The id of the job with this key, and the request that it was made for.
+    pub async fn job_by_key(&self, key: &str) -> Result<Option<(String, String)>, CatalogError> {
+        let found = sqlx::query("SELECT job_id, request FROM job WHERE idempotency_key = $1")
+            .bind(key)
+            .fetch_optional(&self.reads)
+            .await
+            .map_err(during(FIND_BY_KEY))?;
+        let both = |row: AnyRow| Ok((row.try_get(0)?, row.try_get(1)?));
+        found.map(both).transpose().map_err(during(FIND_BY_KEY))
     }
 
     async fn parts(&self, operation: &'static str, job_id: &str) -> Result<Vec<JobPart>, CatalogError> {
@@ -336,7 +361,10 @@ async fn insert_job(
     epoch: i64,
     job: &NewJob,
 ) -> Result<(), CatalogError> {
-    let sql = format!("INSERT INTO job ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0)");
+    let sql = format!(
+        "INSERT INTO job ({COLUMNS}, idempotency_key, request) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12)"
+    );
     sqlx::query(AssertSqlSafe(sql))
         .bind(&job.job_id)
         .bind(job.kind.name())
@@ -348,6 +376,8 @@ async fn insert_job(
         .bind(epoch)
         .bind(job.created_at)
         .bind(job.created_at)
+        .bind(job.key.as_ref().map(|key| key.key.as_str()))
+        .bind(job.key.as_ref().map(|key| key.request_json.as_str()))
         .execute(&mut **tx)
         .await
         .map_err(during(CREATE))?;
@@ -383,13 +413,15 @@ async fn update_job(
     now: i64,
 ) -> Result<(), CatalogError> {
     sqlx::query(
-        "UPDATE job SET stage = $1, state = $2, finished = $3, epoch = $4, updated_at = $5 WHERE job_id = $6",
+        "UPDATE job SET stage = $1, state = $2, finished = $3, epoch = $4, updated_at = $5, \
+         idempotency_key = CASE WHEN $6 <> 0 THEN NULL ELSE idempotency_key END WHERE job_id = $7",
     )
     .bind(&update.stage)
     .bind(&update.state_json)
     .bind(i32::from(update.finished))
     .bind(epoch)
     .bind(now)
+    .bind(i32::from(update.frees_key))
     .bind(&update.job_id)
     .execute(&mut **tx)
     .await

@@ -25,7 +25,7 @@ pub use clusters::{ClusterNode, ClusterRow, ClusterSelector};
 pub use error::{CatalogError, ErrorClass};
 pub use history::{HistoryEntry, HistorySelector};
 pub use intents::PauseIntent;
-pub use jobs::{Job, JobKind, JobPart, JobUpdate, NewJob, NodeProgress, NodeRow};
+pub use jobs::{Job, JobKey, JobKind, JobPart, JobUpdate, NewJob, NodeProgress, NodeRow};
 pub use lease::{Lease, LeaseError, SERVER_LEASE};
 pub use open::{Catalog, OpenError};
 pub use uploads::UploadSession;

@@ -113,6 +113,7 @@ async fn round(directory: &std::path::Path) -> [(Duration, Duration); 3] {
         snapshot_id: None,
         backup_type: BackupType::Node,
         keep_unproven: false,
+        idempotency_key: None,
     };
     let begun = Instant::now();
     let (answer, snapshots, snapshots_cpu) = timed(service.take_backup(request)).await;

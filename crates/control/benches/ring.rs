@@ -13,7 +13,7 @@ use cassy_control::nodes::{
 };
 
 /// The machine beside the figures: BLAKE3 of 256 MiB on one processor.
-pub fn calibration() -> Duration {
+pub(crate) fn calibration() -> Duration {
     let block = vec![7_u8; 1 << 20];
     let begun = Instant::now();
     let mut hasher = blake3::Hasher::new();
@@ -25,7 +25,7 @@ pub fn calibration() -> Duration {
 }
 
 /// What all nodes say of the ring.
-pub struct Ring {
+pub(crate) struct Ring {
     description: NodeDescription,
     tables: Vec<(String, String)>,
     snapshot_takes: Duration,
@@ -33,7 +33,7 @@ pub struct Ring {
 
 impl Ring {
     /// So many nodes with so many tables, each of which takes its snapshot in this time.
-    pub fn new(nodes: usize, tables: usize, snapshot_takes: Duration) -> Self {
+    pub(crate) fn new(nodes: usize, tables: usize, snapshot_takes: Duration) -> Self {
         let members: BTreeMap<String, HostId> =
             (0..nodes).map(|number| (address(number), host_id(number))).collect();
         let description = NodeDescription {
@@ -61,7 +61,7 @@ impl Ring {
 }
 
 /// Of a node, from 0.
-pub fn address(number: usize) -> String {
+pub(crate) fn address(number: usize) -> String {
     format!("10.1.{}.{}", number / 250, number % 250)
 }
 
@@ -70,7 +70,7 @@ fn host_id(number: usize) -> HostId {
 }
 
 /// The way to them.
-pub struct Nodes(pub Arc<Ring>);
+pub(crate) struct Nodes(pub(crate) Arc<Ring>);
 
 struct Node {
     ring: Arc<Ring>,

@@ -47,7 +47,7 @@ fn refused(OperationError { message, hints, .. }: &OperationError) -> String {
 }
 
 /// What would be done, node by node, and why it would be refused. `refusals` are of the request as a whole.
-pub(crate) fn text(job: &RestoreJob, refusals: &[OperationError], notes: &[String]) -> String {
+pub(crate) fn text(job: &RestoreJob, refusals: &[OperationError]) -> String {
     let findings = refusals.len() + job.nodes.values().map(|node| findings(node).len()).sum::<usize>();
     let mut lines = vec![match findings {
         0 => "dry run: nothing was changed; the restore can begin".to_owned(),
@@ -55,7 +55,7 @@ pub(crate) fn text(job: &RestoreJob, refusals: &[OperationError], notes: &[Strin
         many => format!("dry run: nothing was changed; the restore would be refused, for {many} reasons"),
     }];
     lines.extend(refusals.iter().map(refused));
-    lines.extend(notes.iter().cloned());
+    lines.extend(job.told.iter().cloned());
     for (target, node) in &job.nodes {
         lines.extend(of_node(target, node).into_iter().map(|line| format!("{target}: {line}")));
     }

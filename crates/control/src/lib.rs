@@ -6,6 +6,7 @@
 pub mod applications;
 mod clock;
 mod dry_run;
+mod handles;
 pub mod job;
 mod link;
 mod machine;

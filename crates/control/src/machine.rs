@@ -3,11 +3,13 @@
 use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
+use crate::handles::View;
 use crate::job::backup::BackupNode;
 use crate::job::restore::RestoreNode;
 use crate::job::{
-    BackupEffect, BackupEvent, BackupJob, BackupStage, Failure, HistoryEntry, Nodes, RestoreEffect,
+    BackupEffect, BackupEvent, BackupJob, BackupStage, Failure, HistoryEntry, Nodes, Outcome, RestoreEffect,
     RestoreEvent, RestoreJob, RestoreStage,
 };
 
@@ -24,11 +26,18 @@ pub(crate) trait Machine: Clone + Eq + Serialize + DeserializeOwned + Send + Syn
     fn job_id(&self) -> String;
     fn stage_name(&self) -> &'static str;
     fn finished(&self) -> bool;
+    /// Whether it ended without having touched anything.
+    fn is_refused(&self) -> bool;
+    fn view(viewer: watch::Receiver<Self>) -> View;
+    /// `None` when it is of another kind.
+    fn of_view(view: View) -> Option<watch::Receiver<Self>>;
     fn history(&self) -> Vec<HistoryEntry>;
     fn nodes(&self) -> &Nodes<Self::Part>;
     fn nodes_mut(&mut self) -> &mut Nodes<Self::Part>;
     /// The nodes that other jobs have to keep away from.
     fn busy(&self) -> Vec<String>;
+    /// Whether it may yet pause the applications.
+    fn may_pause(&self) -> bool;
     fn step(self, event: Self::Event) -> (Self, Vec<Self::Effect>);
     /// The event for an effect that ended in a defect of ours.
     fn failed(effect: &Self::Effect, failure: Failure) -> Self::Event;
@@ -63,6 +72,18 @@ impl Machine for BackupJob {
         self.stage == BackupStage::Finished
     }
 
+    fn is_refused(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Refused(_)))
+    }
+
+    fn view(viewer: watch::Receiver<Self>) -> View {
+        View::Backup(viewer)
+    }
+
+    fn of_view(view: View) -> Option<watch::Receiver<Self>> {
+        if let View::Backup(viewer) = view { Some(viewer) } else { None }
+    }
+
     fn history(&self) -> Vec<HistoryEntry> {
         Self::history(self)
     }
@@ -78,6 +99,10 @@ impl Machine for BackupJob {
     fn busy(&self) -> Vec<String> {
         let busy = self.nodes.iter().filter(|(_, node)| !self.is_done(node));
         busy.map(|(target, _)| target.clone()).collect()
+    }
+
+    fn may_pause(&self) -> bool {
+        self.cluster_wide.is_some() && self.stage <= BackupStage::Snapshot
     }
 
     fn step(self, event: BackupEvent) -> (Self, Vec<BackupEffect>) {
@@ -115,6 +140,18 @@ impl Machine for RestoreJob {
         self.stage == RestoreStage::Finished
     }
 
+    fn is_refused(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::Refused(_)))
+    }
+
+    fn view(viewer: watch::Receiver<Self>) -> View {
+        View::Restore(viewer)
+    }
+
+    fn of_view(view: View) -> Option<watch::Receiver<Self>> {
+        if let View::Restore(viewer) = view { Some(viewer) } else { None }
+    }
+
     fn history(&self) -> Vec<HistoryEntry> {
         Self::history(self)
     }
@@ -130,6 +167,10 @@ impl Machine for RestoreJob {
     fn busy(&self) -> Vec<String> {
         let busy = self.nodes.iter().filter(|(_, node)| node.restored.is_none() && node.failure.is_none());
         busy.map(|(target, _)| target.clone()).collect()
+    }
+
+    fn may_pause(&self) -> bool {
+        false
     }
 
     fn step(self, event: RestoreEvent) -> (Self, Vec<RestoreEffect>) {

@@ -89,6 +89,8 @@ pub struct BackupRequest {
     pub backup_type: BackupType,
     /// Of type 1: keep the snapshots as those of single nodes when consistency is not proven.
     pub keep_unproven: bool,
+    /// The client's own name for this request: sent again, the same job answers.
+    pub idempotency_key: Option<String>,
 }
 
 /// A restore that is asked for. Empty `target_ips` means every node of the backup.
@@ -106,6 +108,8 @@ pub struct RestoreRequest {
     pub move_aside: bool,
     /// Say what would be done and what stands in its way; change nothing.
     pub dry_run: bool,
+    /// The client's own name for this request: sent again, the same job answers. Not looked at in a dry run.
+    pub idempotency_key: Option<String>,
 }
 
 /// The numbers are those of the wire and of the database.
@@ -132,6 +136,7 @@ pub struct BackupAnswer {
     pub backup_type: BackupType,
     /// What the operator should know; empty when there is nothing to say.
     pub message: String,
+    pub job_id: String,
 }
 
 /// The answer to a restore request.
@@ -146,6 +151,8 @@ pub struct RestoreAnswer {
     pub snapshot_only: bool,
     /// What the operator should know; empty when there is nothing to say.
     pub message: String,
+    /// `None` for a dry run.
+    pub job_id: Option<String>,
 }
 
 /// One node's part of one backup or restore.
@@ -165,6 +172,8 @@ pub struct NodeEntry {
     pub message: String,
     /// Of a cluster-wide backup: how the applications were paused.
     pub freeze: Option<FreezeReport>,
+    /// `None` for a row that Java Cassy has written.
+    pub job_id: Option<String>,
 }
 
 /// How far a node's part is, in bytes of files; 0 of 0 before it is known.

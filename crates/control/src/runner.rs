@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::handles::{Entry, Handles};
 use crate::job::{Failure, HistoryEntry};
 use crate::machine::{Machine, Perform};
 use crate::operations::{OperationError, OperationErrorKind};
 use crate::perform::chain;
+use crate::service::Claim;
 
 /// Jobs under way at once; more are refused.
 const LIVE_LIMIT: usize = 64;
@@ -32,15 +34,17 @@ pub(crate) struct Runner {
     epoch: i64,
     clock: Arc<dyn Clock>,
     live: Mutex<HashMap<String, LiveJob>>,
+    pub(crate) handles: Arc<Handles>,
     released: Notify,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 struct LiveJob {
-    cluster_id: String,
     snapshot_id: String,
     targets: Vec<String>,
+    /// Whether it may yet pause the applications. All clusters of a server have the same ones.
+    pauses: bool,
 }
 
 /// What the database wants to know of a new job.
@@ -59,17 +63,20 @@ impl Runner {
             epoch,
             clock,
             live: Mutex::default(),
+            handles: Arc::default(),
             released: Notify::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
     }
 
-    /// Files a new job and drives it; refuses when a node of it is at work for another job.
+    /// Files a new job and drives it; refuses when a node of it is at work for another job, or when both would pause the
+    /// applications. With a claim it is the job of that key.
     pub(crate) async fn start<M: Machine>(
         self: &Arc<Self>,
         job: M,
         filing: Filing,
+        claim: Option<Claim>,
         performer: Arc<dyn Perform<M>>,
     ) -> Result<watch::Receiver<M>, OperationError> {
         let reservation = self.reserve(&job, &filing)?;
@@ -84,13 +91,19 @@ impl Runner {
             parts: job.nodes().iter().map(part::<M>).collect(),
             created_at: filing.created_at_ms,
             rows: Vec::new(),
+            key: claim.as_ref().map(|claim| claim.key.clone()),
         };
         // In a task of its own: a client that hangs up while the job is filed does not leave it to nobody.
         let runner = Arc::clone(self);
         let filed = self.tasks.spawn(async move {
             let filed = runner.catalog.create_job(runner.epoch, &new).await;
             filed.map_err(|error| database_failed("file the job", &error))?;
-            Ok(runner.spawn(job, M::CREATED(), performer, reservation))
+            let entry = runner.handles.enter(&job);
+            let viewer = entry.view.subscribe();
+            runner.spawn(job, M::CREATED(), performer, reservation, entry);
+            // From here on the same key finds the job.
+            drop(claim);
+            Ok(viewer)
         });
         filed.await.unwrap_or_else(|error| {
             Err(OperationError::new(OperationErrorKind::Internal, format!("the job was not filed: {error}")))
@@ -105,11 +118,14 @@ impl Runner {
         performer: Arc<dyn Perform<M>>,
     ) {
         let runner = Arc::clone(self);
+        let entry = self.handles.enter(&job);
         let waiting = async move {
             loop {
                 let released = runner.released.notified();
                 match runner.reserve(&job, &filing) {
-                    Ok(reservation) => break drop(runner.spawn(job, M::RESUMED(), performer, reservation)),
+                    Ok(reservation) => {
+                        break runner.spawn(job, M::RESUMED(), performer, reservation, entry);
+                    }
                     Err(error) => tracing::info!(job = job.job_id(), why = %error, "the job waits"),
                 }
                 released.await;
@@ -135,27 +151,31 @@ impl Runner {
         job: &M,
         filing: &Filing,
     ) -> Result<Reservation, OperationError> {
-        let (job_id, targets) = (job.job_id(), job.busy());
+        let (job_id, targets, pauses) = (job.job_id(), job.busy(), job.may_pause());
         let mut live = self.lock();
         if live.len() >= LIVE_LIMIT {
             let message = format!("{LIVE_LIMIT} jobs are under way already");
             return Err(OperationError::new(OperationErrorKind::Exhausted, message)
                 .hint("send the request again when one of them has ended"));
         }
-        let of_cluster = live.iter().filter(|(_, other)| other.cluster_id == filing.cluster_id);
-        for (other_id, other) in of_cluster {
+        // An address is one node, in whichever cluster it was registered.
+        for (other_id, other) in live.iter() {
             if let Some(target) = other.targets.iter().find(|target| targets.contains(target)) {
                 let message =
                     format!("{target} is at work for the job {other_id} (snapshot {})", other.snapshot_id);
                 return Err(OperationError::new(OperationErrorKind::FailedPrecondition, message)
                     .hint("wait until that job has ended: ListBackups and ListRestoreStatuses show it"));
             }
+            if pauses && other.pauses {
+                let message = format!(
+                    "the applications are to be paused for the job {other_id} (snapshot {})",
+                    other.snapshot_id
+                );
+                return Err(OperationError::new(OperationErrorKind::FailedPrecondition, message)
+                    .hint("wait until its snapshots are taken: ListBackups shows them as STARTED"));
+            }
         }
-        let entry = LiveJob {
-            cluster_id: filing.cluster_id.clone(),
-            snapshot_id: filing.snapshot_id.clone(),
-            targets,
-        };
+        let entry = LiveJob { snapshot_id: filing.snapshot_id.clone(), targets, pauses };
         live.insert(job_id.clone(), entry);
         Ok(Reservation { job_id, runner: Arc::clone(self) })
     }
@@ -166,19 +186,18 @@ impl Runner {
         first: M::Event,
         performer: Arc<dyn Perform<M>>,
         reservation: Reservation,
-    ) -> watch::Receiver<M> {
-        let (view, viewer) = watch::channel(job.clone());
+        entry: Entry<M>,
+    ) {
         let runner = Arc::clone(self);
         self.tasks.spawn(async move {
             let job_id = job.job_id();
             let mut reservation = Some(reservation);
-            let driven = runner.drive(job, first, &performer, &view, &mut reservation);
+            let driven = runner.drive(job, first, &performer, &entry, &mut reservation);
             if runner.stop.run_until_cancelled(driven).await.is_none() {
                 tracing::info!(job = job_id, "stopped; the job goes on at the next start");
             }
             performer.release().await;
         });
-        viewer
     }
 
     /// The loop: step, store, perform. At the end the nodes are let go before anybody can read that it is the end.
@@ -187,7 +206,7 @@ impl Runner {
         mut job: M,
         first: M::Event,
         performer: &Arc<dyn Perform<M>>,
-        view: &watch::Sender<M>,
+        entry: &Entry<M>,
         reservation: &mut Option<Reservation>,
     ) {
         let mut effects = JoinSet::new();
@@ -199,14 +218,14 @@ impl Runner {
                 reservation.take();
             }
             if let Some(reservation) = reservation {
-                reservation.keep(next.busy());
+                reservation.keep(next.busy(), next.may_pause());
             }
             if next != job {
                 if !self.save(&next, &job).await {
                     return;
                 }
                 job = next;
-                view.send_replace(job.clone());
+                entry.view.send_replace(job.clone());
             }
             if job.finished() {
                 tracing::info!(job = job.job_id(), "finished");
@@ -243,6 +262,7 @@ impl Runner {
             state_json: encode(job),
             parts: parts.map(part::<M>).collect(),
             finished: job.finished(),
+            frees_key: job.is_refused(),
             rows: changed.map(row).collect(),
         };
         let mut pause = Duration::from_millis(200);
@@ -337,18 +357,19 @@ pub(crate) fn database_failed(what: &str, error: &CatalogError) -> OperationErro
     )
 }
 
-/// Keeps the job's nodes from other jobs until it is dropped.
+/// Keeps the job's nodes, and the applications if it pauses them, from other jobs until it is dropped.
 struct Reservation {
     job_id: String,
     runner: Arc<Runner>,
 }
 
 impl Reservation {
-    /// Only these are still at work.
-    fn keep(&self, busy: Vec<String>) {
+    /// Only these are still at work, and only so are the applications.
+    fn keep(&self, busy: Vec<String>, pauses: bool) {
         let mut live = self.runner.lock();
-        if let Some(job) = live.get_mut(&self.job_id).filter(|job| job.targets.len() != busy.len()) {
-            job.targets = busy;
+        let Some(job) = live.get_mut(&self.job_id) else { return };
+        if job.targets.len() != busy.len() || job.pauses != pauses {
+            (job.targets, job.pauses) = (busy, pauses);
             self.runner.released.notify_waiters();
         }
     }

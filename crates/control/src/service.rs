@@ -1,5 +1,7 @@
 //! The operations: checks a request, makes the job, waits for its first answer.
 
+mod again;
+mod backup;
 mod restore;
 mod whole_cluster;
 
@@ -16,10 +18,12 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use again::Claim;
+use again::Turns;
+
 use crate::applications::Applications;
 use crate::clock::Clock;
-use crate::job::backup::cluster_wide::ClusterWide;
-use crate::job::{BackupJob, BackupStage, Outcome, Refusal, RestoreJob};
+use crate::job::{BackupJob, Refusal, RestoreJob};
 use crate::nodes::{NodeAccess, NodeDescription};
 use crate::operations::{
     BackupAnswer, BackupRequest, BackupType, Cluster, ClusterSelector, HistorySelector, NodeEntry,
@@ -32,11 +36,8 @@ use crate::perform::{Links, chain};
 use crate::progress::ProgressBoard;
 use crate::registration;
 use crate::runner::{Filing, Runner, database_failed, decode};
-use crate::targets;
 
 const UNKNOWN_CLUSTER: &str = "The specified cluster cannot be found.";
-const ALONE: &str =
-    "the snapshot is of one instant across the cluster; what this increment adds to it is not";
 const CHANGED: &str = "restore another backup, and find out who changed the store";
 /// A cluster manifest names nodes, not files.
 const CLUSTER_MANIFEST_LIMIT_BYTES: u64 = 64 << 20;
@@ -77,6 +78,7 @@ pub struct Service {
     pauses: Arc<Pauses>,
     registering: tokio::sync::Mutex<()>,
     dry_runs: Arc<Semaphore>,
+    turns: Turns,
     progress_task: tokio::task::JoinHandle<()>,
 }
 
@@ -106,6 +108,7 @@ impl Service {
             pauses,
             registering: tokio::sync::Mutex::default(),
             dry_runs: Arc::new(Semaphore::new(DRY_RUNS_AT_ONCE)),
+            turns: Turns::default(),
             progress_task: tokio::spawn(board),
             parts,
         };
@@ -158,6 +161,7 @@ impl Service {
             state_json: job.state_json.clone(),
             parts: Vec::new(),
             finished: true,
+            frees_key: false,
             rows: own
                 .map(|row| NodeRow {
                     target_ip: row.target_ip,
@@ -356,70 +360,7 @@ impl Operations for Service {
     }
 
     async fn take_backup(&self, request: BackupRequest) -> Result<BackupAnswer, OperationError> {
-        let row = self.cluster(&request.cluster_id).await?;
-        let cluster_id = cluster_id(&request.cluster_id)?;
-        let base = match request.backup_type {
-            BackupType::Cluster if self.parts.applications.service().is_none() => {
-                return Err(precondition(
-                    "no applications are configured, and a cluster-wide backup pauses them",
-                )
-                .hint(
-                    "set srv_service_url to the SRV record that names their instances, or use backup_type 2",
-                ));
-            }
-            BackupType::Cluster | BackupType::Node => None,
-            BackupType::Incremental => {
-                let snapshot_id = request.snapshot_id.as_deref().unwrap_or_default();
-                Some(self.backup_manifest(&cluster_id, snapshot_id).await?)
-            }
-        };
-        let described = self.ring(&row).await?;
-        let (targets, mut notes) = match &base {
-            None if request.backup_type == BackupType::Cluster => {
-                (targets::of_cluster(&request.target_ips, &described)?, Vec::new())
-            }
-            None => (targets::of_backup(&request.target_ips, &described)?, Vec::new()),
-            Some(base) => targets::of_increment(&request.target_ips, &described, base)?,
-        };
-        let now = self.parts.clock.now_ms();
-        let job = BackupJob {
-            backup_id: BackupId::at(now),
-            base: base.as_ref().map(|base| base.backup_id),
-            cluster_wide: (request.backup_type == BackupType::Cluster)
-                .then(|| ClusterWide { keep_unproven: request.keep_unproven, ..ClusterWide::default() }),
-            cluster_id,
-            cluster_name: row.cluster_name.clone(),
-            created_at_ms: now,
-            stage: BackupStage::Prepare,
-            nodes: targets.into_iter().map(|target| (target, Arc::default())).collect(),
-            refusable: true,
-            accepted: false,
-            commit_failure: None,
-            outcome: None,
-            notes: Vec::new(),
-        };
-        let filing = Filing {
-            kind: JobKind::Backup,
-            operation_type: request.backup_type as u32,
-            cluster_id: request.cluster_id.clone(),
-            snapshot_id: job.base.unwrap_or(job.backup_id).to_string(),
-            created_at_ms: now,
-        };
-        let performer = Arc::new(self.backup_performer(&job)?);
-        let view = self.runner.start(job, filing, performer).await?;
-        let job = answered(view, BackupJob::is_answerable).await?;
-        if let Some(Outcome::Refused(refusals)) = &job.outcome {
-            return Err(refused(refusals));
-        }
-        if let Some(failure) = failed_together(&job) {
-            return Err(failure);
-        }
-        if base.is_some_and(|base| base.backup_type == 1) {
-            notes.push(ALONE.to_owned());
-        }
-        let registered = self.parts.catalog.cluster_nodes(&request.cluster_id).await.unwrap_or_default();
-        notes.extend(registration::changes(&row, &registered, &described));
-        Ok(backup_answer(&job, request.backup_type, notes))
+        self.back_up(&request).await
     }
 
     async fn list_backups(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {
@@ -464,39 +405,6 @@ where
     })
 }
 
-/// A cluster-wide backup that failed before its upload: its rows are there, and say so too.
-fn failed_together(job: &BackupJob) -> Option<OperationError> {
-    let failures: Vec<_> = job.nodes.values().filter_map(|node| node.failure.as_ref()).collect();
-    let (first, _) = failures.split_first().filter(|_| job.is_cluster_wide())?;
-    let refusals: BTreeSet<_> = failures.iter().map(|failure| failure.message.clone()).collect();
-    let refusals = refusals.into_iter().map(|message| Refusal {
-        target: None,
-        unavailable: first.unavailable,
-        message,
-        hint: first.hint.clone(),
-    });
-    let error = refused(&refusals.collect::<Vec<_>>());
-    Some(error.hint(format!("the backup {} is in the history, as FAILED", job.backup_id)))
-}
-
-fn backup_answer(job: &BackupJob, backup_type: BackupType, mut notes: Vec<String>) -> BackupAnswer {
-    let all_failed = job.alive().next().is_none();
-    let failures = job.nodes.iter().filter_map(|(target, node)| {
-        let failure = node.failure.as_ref()?;
-        Some(format!("{target}: {}", failure.text()))
-    });
-    notes.extend(failures);
-    BackupAnswer {
-        status: if all_failed { Status::Failed } else { Status::Started },
-        cluster_id: job.cluster_id.to_string(),
-        target_ips: job.nodes.keys().cloned().collect(),
-        snapshot_id: job.base.unwrap_or(job.backup_id).to_string(),
-        created_at: job.created_at_ms,
-        backup_type,
-        message: notes.join("\n"),
-    }
-}
-
 fn history_selector(selector: HistorySelector) -> cassy_catalog::HistorySelector {
     cassy_catalog::HistorySelector {
         cluster_id: selector.cluster_id,
@@ -518,6 +426,7 @@ fn entry(row: cassy_catalog::HistoryEntry) -> NodeEntry {
         progress: Progress { bytes_done: row.bytes_done, bytes_total: row.bytes_total },
         message: row.message,
         freeze: None,
+        job_id: row.job_id,
     }
 }
 

@@ -225,6 +225,7 @@ async fn jobs_that_nobody_can_read_end_failed_and_the_server_works() {
             parts: vec![JobPart { name: NODE.to_owned(), state_json: part.clone() }],
             created_at: i64::MAX - i64::try_from(number).unwrap(),
             rows: vec![NodeRow { target_ip: NODE.to_owned(), status: 2, message: String::new() }],
+            key: None,
         };
         bench.server.catalog.create_job(bench.server.lease.epoch, &job).await.unwrap();
     }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use cassy_backup_format::{ClusterId, ClusterManifest, Keys};
 use cassy_control::{
     BackupAnswer, BackupRequest, BackupType, HistorySelector, NodeEntry, OperationError, OperationErrorKind,
-    Operations, Status,
+    Operations, RestoreRequest, RestoreType, Status,
 };
 use tempfile::TempDir;
 use world::applications::{FakeApplications, instances};
-use world::{Action, NODE, Rings, Server, backup};
+use world::{Action, NODE, Rings, Server, backup, restore};
 
 const NODES: [&str; 3] = [NODE, "127.0.0.2", "127.0.0.3"];
 
@@ -384,4 +384,44 @@ async fn increments_on_it_are_taken_and_not_called_consistent() {
     assert!(answer.message.contains("of one instant"), "{answer:?}");
     let increments: Vec<_> = scene.rows().await.into_iter().filter(|row| row.operation_type == 3).collect();
     assert!(increments.len() == 3 && increments.iter().all(|row| row.status == Status::Completed));
+}
+
+#[tokio::test]
+async fn restored_as_a_whole_it_is_of_its_instant_whatever_was_added_since() {
+    let scene = Scene::set().await;
+    let base = scene.frozen().await.unwrap().snapshot_id;
+    let increment = BackupRequest {
+        snapshot_id: Some(base.clone()),
+        backup_type: BackupType::Incremental,
+        ..backup(&scene.cluster)
+    };
+    let wanted = |restore_type| RestoreRequest { restore_type, ..restore(&scene.cluster, &base) };
+    let restored = async |request: RestoreRequest| {
+        let answer = scene.server.service.restore_backup(request).await.unwrap();
+        scene.server.idle().await;
+        let planned =
+            scene.rings.0.values().flat_map(|ring| std::mem::take(&mut *ring.planned.lock().unwrap()));
+        (answer.message, planned.collect::<Vec<_>>())
+    };
+    let (message, snapshots) = restored(wanted(RestoreType::Cluster)).await;
+    assert!(!message.contains("increments"), "there are none: {message}");
+    scene.server.service.take_backup(increment).await.unwrap();
+    scene.server.idle().await;
+    let (message, planned) = restored(wanted(RestoreType::Cluster)).await;
+    assert_eq!(planned, snapshots);
+    assert!(message.contains("127.0.0.2: without the increments on the snapshot, the last is "), "{message}");
+    let command = message.split('\'').nth(1).unwrap();
+    let command: serde_json::Value = serde_json::from_str(command).unwrap();
+    let expected = serde_json::json!({ "cluster_id": scene.cluster, "snapshot_id": base, "restore_type": 2 });
+    assert_eq!(command, expected, "{message}");
+    let (message, planned) = restored(wanted(RestoreType::Node)).await;
+    assert!(
+        planned.len() == 3 && planned.iter().all(|manifest| !snapshots.contains(manifest)),
+        "{planned:?}"
+    );
+    assert!(message.contains("127.0.0.2: with the increments"), "{message}");
+    let only = RestoreRequest { snapshot_only: true, ..wanted(RestoreType::Cluster) };
+    let (message, planned) = restored(only).await;
+    assert_eq!(planned, snapshots);
+    assert!(!message.contains("increments"), "nothing is said of what was not asked for: {message}");
 }

@@ -125,6 +125,7 @@ fn sending() -> BackupJob {
         commit_failure: None,
         outcome: None,
         notes: Vec::new(),
+        told: Vec::new(),
     }
 }
 
@@ -231,6 +232,7 @@ async fn snapshots_of_a_job_that_is_under_way_are_left_alone() {
         parts: Vec::new(),
         created_at: 7,
         rows: Vec::new(),
+        key: None,
     };
     scene.server.catalog.create_job(scene.server.lease.epoch, &live).await.unwrap();
     let tag = format!("cassy-{other}-1");

@@ -30,6 +30,7 @@ async fn every_field_is_carried_over() {
         created_at,
         backup_type: 2,
         message: String::new(),
+        job_id: SNAPSHOT.into(),
     };
     assert_eq!(answer, expected);
 
@@ -47,6 +48,7 @@ async fn every_field_is_carried_over() {
         bytes_done: 5_000_000_000,
         bytes_total: 6_000_000_000,
         pause: None,
+        job_id: SNAPSHOT.into(),
     };
     assert_eq!(answer.entries, [expected]);
 }

@@ -126,6 +126,10 @@ async fn list_and_describe() {
               // Change nothing: the answer has the status INITIALIZED, and its message says what would be done on each node, and
               // what would be refused and why.
               bool dry_run = 108;
+              // A name of the client's own for this request, of 1 to 128 printable ASCII characters: the same request with the same
+              // key again is answered by the same job, as it is then, and never makes a second one. A refused request frees its key.
+              // A dry run makes no job, and does not look at it.
+              optional string idempotency_key = 109;
             }
         "#]])
         .await;
@@ -258,17 +262,18 @@ async fn back_up_and_list() {
             "TakeBackup",
             &request,
             expect![[r#"
-        {
-          "status": "STARTED",
-          "cluster_id": "Test Cluster-1f0c2a9e-5d3b-4c6a-9e8f-7a6b5c4d3e2f",
-          "target_ips": [
-            "10.0.0.1"
-          ],
-          "snapshot_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
-          "created_at": "1622505600123",
-          "backup_type": 2
-        }
-    "#]],
+                {
+                  "status": "STARTED",
+                  "cluster_id": "Test Cluster-1f0c2a9e-5d3b-4c6a-9e8f-7a6b5c4d3e2f",
+                  "target_ips": [
+                    "10.0.0.1"
+                  ],
+                  "snapshot_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
+                  "created_at": "1622505600123",
+                  "backup_type": 2,
+                  "job_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3"
+                }
+            "#]],
         )
         .await;
     let request = format!(r#"{{"snapshot_id":"{SNAPSHOT}","target_ip":"10.0.0.1","limit":"5"}}"#);
@@ -277,23 +282,24 @@ async fn back_up_and_list() {
             "ListBackups",
             &request,
             expect![[r#"
-        {
-          "entries": [
-            {
-              "cluster_id": "Test Cluster-1f0c2a9e-5d3b-4c6a-9e8f-7a6b5c4d3e2f",
-              "target_ip": "10.0.0.1",
-              "snapshot_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
-              "created_at": "1622505600123",
-              "updated_at": "1622505600124",
-              "backup_type": 2,
-              "status": "FAILED",
-              "message": "the disk is full",
-              "bytes_done": "5000000000",
-              "bytes_total": "6000000000"
-            }
-          ]
-        }
-    "#]],
+                {
+                  "entries": [
+                    {
+                      "cluster_id": "Test Cluster-1f0c2a9e-5d3b-4c6a-9e8f-7a6b5c4d3e2f",
+                      "target_ip": "10.0.0.1",
+                      "snapshot_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
+                      "created_at": "1622505600123",
+                      "updated_at": "1622505600124",
+                      "backup_type": 2,
+                      "status": "FAILED",
+                      "message": "the disk is full",
+                      "bytes_done": "5000000000",
+                      "bytes_total": "6000000000",
+                      "job_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3"
+                    }
+                  ]
+                }
+            "#]],
         )
         .await;
 }
@@ -315,7 +321,8 @@ async fn restore_and_list() {
               "snapshot_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
               "restore_type": 2,
               "snapshot_only": true,
-              "message": "start the seeds first"
+              "message": "start the seeds first",
+              "job_id": "0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3"
             }
         "#]];
         grpcurl.call("RestoreBackup", &request, expected).await;
@@ -328,14 +335,15 @@ async fn restore_and_list() {
             "RestoreBackup",
             &request,
             expect![[r#"
-        {
-          "status": "STARTED",
-          "cluster_id": "Test Cluster-1f0c2a9e-5d3b-4c6a-9e8f-7a6b5c4d3e2f",
-          "snapshot_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
-          "restore_type": 2,
-          "message": "start the seeds first"
-        }
-    "#]],
+                {
+                  "status": "STARTED",
+                  "cluster_id": "Test Cluster-1f0c2a9e-5d3b-4c6a-9e8f-7a6b5c4d3e2f",
+                  "snapshot_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
+                  "restore_type": 2,
+                  "message": "start the seeds first",
+                  "job_id": "0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3"
+                }
+            "#]],
         )
         .await;
     grpcurl
@@ -352,7 +360,8 @@ async fn restore_and_list() {
                       "created_at": "1622505600123",
                       "updated_at": "1622505600124",
                       "restore_type": 2,
-                      "status": "COMPLETED"
+                      "status": "COMPLETED",
+                      "job_id": "0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3"
                     }
                   ]
                 }
@@ -372,7 +381,8 @@ async fn restore_and_list() {
                       "created_at": "1622505600123",
                       "updated_at": "1622505600124",
                       "restore_type": 2,
-                      "status": "COMPLETED"
+                      "status": "COMPLETED",
+                      "job_id": "0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3"
                     }
                   ]
                 }
@@ -436,7 +446,8 @@ async fn defaults_can_be_asked_for() {
               "status": "COMPLETED",
               "message": "",
               "bytes_done": "0",
-              "bytes_total": "0"
+              "bytes_total": "0",
+              "job_id": "0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3"
             }
           ]
         }

@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 pub(crate) const SNAPSHOT: &str = "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3";
+/// Of a restore; a backup's job has the snapshot's id.
+pub(crate) const JOB: &str = "0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3";
 pub(crate) const CLUSTER: &str = "Test Cluster-1f0c2a9e-5d3b-4c6a-9e8f-7a6b5c4d3e2f";
 pub(crate) const CREATED: i64 = 1_622_505_600_123;
 
@@ -114,6 +116,7 @@ fn backup_entry() -> NodeEntry {
         progress: Progress { bytes_done: 5_000_000_000, bytes_total: 6_000_000_000 },
         message: "the disk is full".into(),
         freeze: None,
+        job_id: Some(SNAPSHOT.into()),
     }
 }
 
@@ -129,6 +132,7 @@ fn restore_entry() -> NodeEntry {
         progress: Progress::default(),
         message: String::new(),
         freeze: None,
+        job_id: Some(JOB.into()),
     }
 }
 
@@ -152,6 +156,7 @@ impl Operations for Played {
             created_at: CREATED,
             backup_type: request.backup_type,
             message: String::new(),
+            job_id: SNAPSHOT.into(),
         })
     }
 
@@ -169,6 +174,7 @@ impl Operations for Played {
             restore_type: request.restore_type,
             snapshot_only: request.snapshot_only,
             message: "start the seeds first".into(),
+            job_id: Some(JOB.into()),
         })
     }
 

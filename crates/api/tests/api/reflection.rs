@@ -107,15 +107,15 @@ fn names_and_numbers() {
         BackupListingResponse: 1 repeated .rpc.BackupListingResponse.Entry entries
         BackupListingResponse.PausedInstance: 1 string instance, 2 uint64 paused_after_ms
         BackupListingResponse.Pause: 1 uint64 started_at, 2 uint64 ended_at, 3 string slowest_node, 4 uint64 slowest_snapshot_ms, 5 repeated .rpc.BackupListingResponse.PausedInstance instances
-        BackupListingResponse.Entry: 1 string cluster_id, 2 string target_ip, 3 string snapshot_id, 4 uint64 created_at, 5 uint64 updated_at, 6 uint32 backup_type, 7 .rpc.OperationStatus status, 100 string message, 101 uint64 bytes_done, 102 uint64 bytes_total, 103 .rpc.BackupListingResponse.Pause pause
-        BackupRequest: 1 string cluster_id, 2 repeated string target_ips, 3 string snapshot_id, 4 uint32 backup_type, 100 bool keep_unproven
-        BackupResponse: 1 .rpc.OperationStatus status, 2 string cluster_id, 3 repeated string target_ips, 4 string snapshot_id, 5 uint64 created_at, 6 uint32 backup_type, 100 string message
-        RestoreRequest: 1 string cluster_id, 2 repeated string target_ips, 3 string snapshot_id, 4 uint32 restore_type, 5 bool snapshot_only, 105 bool snapshot_only_alias, 106 repeated .rpc.RestoreRequest.SourceOfEntry source_of, 107 bool move_aside, 108 bool dry_run
+        BackupListingResponse.Entry: 1 string cluster_id, 2 string target_ip, 3 string snapshot_id, 4 uint64 created_at, 5 uint64 updated_at, 6 uint32 backup_type, 7 .rpc.OperationStatus status, 100 string message, 101 uint64 bytes_done, 102 uint64 bytes_total, 103 .rpc.BackupListingResponse.Pause pause, 104 string job_id
+        BackupRequest: 1 string cluster_id, 2 repeated string target_ips, 3 string snapshot_id, 4 uint32 backup_type, 100 bool keep_unproven, 101 string idempotency_key
+        BackupResponse: 1 .rpc.OperationStatus status, 2 string cluster_id, 3 repeated string target_ips, 4 string snapshot_id, 5 uint64 created_at, 6 uint32 backup_type, 100 string message, 101 string job_id
+        RestoreRequest: 1 string cluster_id, 2 repeated string target_ips, 3 string snapshot_id, 4 uint32 restore_type, 5 bool snapshot_only, 105 bool snapshot_only_alias, 106 repeated .rpc.RestoreRequest.SourceOfEntry source_of, 107 bool move_aside, 108 bool dry_run, 109 string idempotency_key
         RestoreRequest.SourceOfEntry: 1 string key, 2 string value
-        RestoreResponse: 1 .rpc.OperationStatus status, 2 string cluster_id, 3 repeated string target_ips, 4 string snapshot_id, 5 uint32 restore_type, 6 bool snapshot_only, 100 string message
+        RestoreResponse: 1 .rpc.OperationStatus status, 2 string cluster_id, 3 repeated string target_ips, 4 string snapshot_id, 5 uint32 restore_type, 6 bool snapshot_only, 100 string message, 101 string job_id
         RestoreStatusListingRequest: 1 string cluster_id, 2 string target_ip, 3 string snapshot_id, 4 int32 limit
         RestoreStatusListingResponse: 1 string cluster_id, 3 repeated .rpc.RestoreStatusListingResponse.Entry entries
-        RestoreStatusListingResponse.Entry: 1 string target_ip, 2 string snapshot_id, 3 uint64 created_at, 4 uint64 updated_at, 5 uint32 restore_type, 6 .rpc.OperationStatus status, 100 string message, 101 uint64 bytes_done, 102 uint64 bytes_total
+        RestoreStatusListingResponse.Entry: 1 string target_ip, 2 string snapshot_id, 3 uint64 created_at, 4 uint64 updated_at, 5 uint32 restore_type, 6 .rpc.OperationStatus status, 100 string message, 101 uint64 bytes_done, 102 uint64 bytes_total, 103 string job_id
         Cassy.RegisterCluster: .rpc.ClusterRegistrationRequest -> .rpc.ClusterRegistrationResponse
         Cassy.ListClusters: .rpc.ClusterListingRequest -> .rpc.ClusterListingResponse
         Cassy.ListBackups: .rpc.BackupListingRequest -> .rpc.BackupListingResponse

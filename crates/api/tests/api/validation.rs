@@ -266,7 +266,7 @@ async fn a_backup_request_as_the_operations_see_it() {
     let request = proto::BackupRequest { target_ips: ips(&["::FFFF:10.0.0.1", "2001:DB8::0:1"]), ..backup() };
     server.client().await.take_backup(request).await.unwrap();
     let asked = format!(
-        r#"BackupRequest {{ cluster_id: "{CLUSTER}", target_ips: ["10.0.0.1", "2001:db8::1"], snapshot_id: None, backup_type: Node, keep_unproven: false }}"#
+        r#"BackupRequest {{ cluster_id: "{CLUSTER}", target_ips: ["10.0.0.1", "2001:db8::1"], snapshot_id: None, backup_type: Node, keep_unproven: false, idempotency_key: None }}"#
     );
     assert_eq!(server.played.last_call(), asked);
 }
@@ -329,8 +329,32 @@ async fn options_of_a_restore_reach_the_operations() {
     for (move_aside, dry_run) in [(false, false), (true, false), (false, true)] {
         let request = proto::RestoreRequest { move_aside, dry_run, ..restore() };
         client.restore_backup(request).await.unwrap();
-        let asked = format!("source_of: {{}}, move_aside: {move_aside}, dry_run: {dry_run} }}");
+        let asked = format!("source_of: {{}}, move_aside: {move_aside}, dry_run: {dry_run}, ");
         let call = server.played.last_call();
-        assert!(call.ends_with(&asked), "{call}");
+        assert!(call.contains(&asked), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn idempotency_keys() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for key in ["", "caf\u{e9}", "a\nb", "\u{7f}", &"x".repeat(129)] {
+        let key = Some(key.to_owned());
+        let request = proto::BackupRequest { idempotency_key: key.clone(), ..backup() };
+        let answer = client.take_backup(request).await;
+        refused(&server.played, answer, Code::InvalidArgument, "idempotency_key is ");
+        let request = proto::RestoreRequest { idempotency_key: key, ..restore() };
+        let answer = client.restore_backup(request).await;
+        refused(&server.played, answer, Code::InvalidArgument, "idempotency_key is ");
+    }
+    for key in ["~", " nightly 2026-11-23 ", &"x".repeat(128)] {
+        let asked = format!("idempotency_key: Some({key:?})");
+        let key = Some(key.to_owned());
+        let request = proto::BackupRequest { idempotency_key: key.clone(), ..backup() };
+        client.take_backup(request).await.unwrap();
+        assert!(server.played.last_call().contains(&asked));
+        client.restore_backup(proto::RestoreRequest { idempotency_key: key, ..restore() }).await.unwrap();
+        assert!(server.played.last_call().contains(&asked));
     }
 }

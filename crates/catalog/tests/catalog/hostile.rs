@@ -58,6 +58,7 @@ async fn job_round_trip(fixture: &Fixture, text: &str, created_at: i64) {
         state_json: own.clone(),
         parts: vec![part(text, text)],
         finished: false,
+        frees_key: false,
         rows: job.rows,
     };
     catalog.save_job(epoch, &update, created_at).await.unwrap();

@@ -1,7 +1,7 @@
 //! Jobs and their history rows.
 
 use crate::{Fixture, new_job, part, row, update};
-use cassy_catalog::{CatalogError, HistorySelector, Job, JobKind, NewJob, NodeProgress};
+use cassy_catalog::{CatalogError, HistorySelector, Job, JobKey, JobKind, JobUpdate, NewJob, NodeProgress};
 
 fn of_snapshot(snapshot_id: &str) -> HistorySelector {
     HistorySelector { snapshot_id: Some(snapshot_id.to_owned()), ..HistorySelector::default() }
@@ -123,4 +123,34 @@ async fn unfinished_jobs_come_oldest_first() {
     }
     let jobs = fixture.catalog.unfinished_jobs().await.unwrap();
     assert_eq!(jobs.iter().map(|job| job.job_id.as_str()).collect::<Vec<_>>(), ["c", "b", "a"]);
+}
+
+#[tokio::test]
+async fn a_key_names_one_job_until_that_is_refused() {
+    let fixture = Fixture::new().await;
+    let (catalog, epoch) = (&fixture.catalog, fixture.epoch());
+    let keyed = |job_id: &str, key: &str| {
+        let key = JobKey { key: key.to_owned(), request_json: format!("request of {job_id}") };
+        NewJob { key: Some(key), ..new_job(job_id, JobKind::Backup, 1000, &[]) }
+    };
+    // Jobs without one do not clash.
+    for job_id in ["without", "one"] {
+        catalog.create_job(epoch, &new_job(job_id, JobKind::Backup, 1000, &[])).await.unwrap();
+    }
+    catalog.create_job(epoch, &keyed("j", "nightly")).await.unwrap();
+    let same_key = catalog.create_job(epoch, &keyed("k", "nightly")).await;
+    assert!(matches!(same_key, Err(CatalogError::AlreadyExists { .. })), "{same_key:?}");
+    catalog.create_job(epoch, &keyed("l", "Nightly")).await.unwrap();
+    let of = async |key: &str| fixture.second().await.job_by_key(key).await.unwrap();
+    assert_eq!(of("nightly").await, Some(("j".to_owned(), "request of j".to_owned())));
+    assert_eq!(of("weekly").await, None);
+
+    catalog.save_job(epoch, &update("j", "upload", false, vec![]), 2000).await.unwrap();
+    assert_eq!(of("nightly").await.unwrap().0, "j", "it stays while the job goes on");
+    let refused = JobUpdate { frees_key: true, ..update("j", "unpin", false, vec![]) };
+    catalog.save_job(epoch, &refused, 2000).await.unwrap();
+    assert_eq!(of("nightly").await, None);
+    catalog.create_job(epoch, &keyed("k", "nightly")).await.unwrap();
+    catalog.save_job(epoch, &update("k", "done", true, vec![]), 3000).await.unwrap();
+    assert_eq!(of("nightly").await.unwrap().0, "k", "it stays when the job has ended");
 }

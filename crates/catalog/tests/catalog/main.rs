@@ -73,6 +73,7 @@ fn new_job(job_id: &str, kind: JobKind, created_at: i64, nodes: &[&str]) -> NewJ
         parts: nodes.iter().map(|node| part(node, "new")).collect(),
         created_at,
         rows: nodes.iter().map(|node| row(node, 1, "")).collect(),
+        key: None,
     }
 }
 
@@ -83,6 +84,7 @@ fn update(job_id: &str, stage: &str, finished: bool, rows: Vec<NodeRow>) -> JobU
         state_json: format!("{{\"stage\":{stage:?}}}"),
         parts: rows.iter().map(|row| part(&row.target_ip, stage)).collect(),
         finished,
+        frees_key: false,
         rows,
     }
 }

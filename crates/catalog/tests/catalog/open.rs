@@ -173,7 +173,7 @@ async fn a_newer_schema_is_refused() {
     refused(
         fixture.dir.path(),
         "cassy.db",
-        expect!["cannot open the metadata database DIR/cassy.db: a newer version of cassy has changed it (schema 9000, this version knows up to 4)"],
+        expect!["cannot open the metadata database DIR/cassy.db: a newer version of cassy has changed it (schema 9000, this version knows up to 5)"],
     )
     .await;
 }

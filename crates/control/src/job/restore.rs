@@ -68,6 +68,9 @@ pub struct RestoreJob {
     pub nodes: Nodes<RestoreNode>,
     /// Set at the end.
     pub outcome: Option<Outcome>,
+    /// What the operator is told with the answer: it was known before the job was made.
+    #[serde(default)]
+    pub told: Vec<String>,
 }
 
 /// One node's part.

@@ -475,6 +475,7 @@ mod tests {
             commit_failure: None,
             outcome: None,
             notes: Vec::new(),
+            told: Vec::new(),
         });
         let present: Vec<_> = manifest.nodes.iter().map(|node| node.address.as_str()).collect();
         let missing: Vec<_> =

@@ -10,6 +10,7 @@ use cassy_store::StoreError;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::again::{Answerer, Claim, asked_of_restore};
 use super::{LOOKS_AT_ONCE, Service, answered, cluster_id, keys, precondition, refused, store_failed};
 use crate::dry_run;
 use crate::job::restore::RestoreNode;
@@ -27,105 +28,65 @@ use crate::targets;
 
 /// Nodes of the original cluster that a copy is told of.
 const SHOWN_LIVING: usize = 10;
-const NO_INSTANT: &str = "with increments the nodes are not of one instant: set snapshot_only for that";
+
+/// What is restored, and whom the database knows.
+struct Source {
+    manifest: ClusterManifest,
+    registered: ClusterRow,
+    addresses: BTreeSet<String>,
+}
 
 /// A restore that can be planned.
 struct Prepared {
     job: RestoreJob,
     /// Why it is refused, whatever the targets say.
     refusals: Vec<OperationError>,
-    notes: Vec<String>,
 }
 
 impl Service {
     /// Answers once the work is handed out; a dry run once every node has said what would be done.
     pub(super) async fn restore(&self, request: &RestoreRequest) -> Result<RestoreAnswer, OperationError> {
-        let row = self.cluster(&request.cluster_id).await?;
-        let cluster_id = cluster_id(&request.cluster_id)?;
-        let manifest = self.backup_manifest(&cluster_id, &request.snapshot_id).await?;
-        let addresses = self.known_addresses(&row, &cluster_id, &request.snapshot_id).await?;
-        let mapped = match self.mapped(request, &manifest, &addresses).await {
-            Err(error) if request.dry_run && is_finding(&error) => {
-                let nobody = answer(request, request.target_ips.clone(), Status::Initialized);
-                return Ok(RestoreAnswer { message: dry_run::refusal(&error), ..nobody });
+        if request.dry_run {
+            return self.try_out(request).await;
+        }
+        match self.answerer(request.idempotency_key.as_ref(), asked_of_restore(request)).await? {
+            Answerer::Job(job_id) => {
+                let job = self.job_again(&job_id, is_answerable).await?;
+                let status = as_of_now(&job);
+                answer(request, &job, status)
+            }
+            Answerer::New(claim) => {
+                let job = self.new_restore(request, claim).await?;
+                answer(request, &job, Status::Started)
+            }
+        }
+    }
+
+    async fn try_out(&self, request: &RestoreRequest) -> Result<RestoreAnswer, OperationError> {
+        let source = self.source(request).await?;
+        let mapped = match self.mapped(request, &source).await {
+            Err(error) if is_finding(&error) => {
+                return Ok(looked_at(request, request.target_ips.clone(), dry_run::refusal(&error)));
             }
             mapped => mapped?,
         };
-        let Prepared { job, refusals, notes } = self.prepared(mapped, &manifest, &row).await?;
-        let targets = job.nodes.keys().cloned().collect();
-        if request.dry_run {
-            let looked = self.look(job).await?;
-            let message = dry_run::text(&looked, &refusals, &notes);
-            return Ok(RestoreAnswer { message, ..answer(request, targets, Status::Initialized) });
-        }
+        let Prepared { job, refusals } = self.prepared(mapped, source).await?;
+        let looked = self.look(job).await?;
+        let message = dry_run::text(&looked, &refusals);
+        Ok(looked_at(request, looked.nodes.into_keys().collect(), message))
+    }
+
+    async fn new_restore(
+        &self,
+        request: &RestoreRequest,
+        claim: Option<Claim>,
+    ) -> Result<RestoreJob, OperationError> {
+        let source = self.source(request).await?;
+        let mapped = self.mapped(request, &source).await?;
+        let Prepared { job, refusals } = self.prepared(mapped, source).await?;
         if let Some(refusal) = refusals.into_iter().next() {
             return Err(refusal);
         }
-        let job = self.hand_out(request, job).await?;
-        let lines = notes.into_iter().chain(job.warnings()).chain(next_steps(&job));
-        let message = lines.collect::<Vec<_>>().join("\n");
-        Ok(RestoreAnswer { message, ..answer(request, targets, Status::Started) })
-    }
-
-    /// The request with all that it leaves to be found out, and which node goes where.
-    async fn mapped(
-        &self,
-        request: &RestoreRequest,
-        manifest: &ClusterManifest,
-        addresses: &BTreeSet<String>,
-    ) -> Result<(RestoreRequest, Nodes<RestoreNode>), OperationError> {
-        let known = match request.restore_type {
-            RestoreType::Cluster => self.with_sources(request, manifest).await?,
-            RestoreType::Node => request.clone(),
-        };
-        let nodes = targets::of_restore(&known, manifest, addresses)?;
-        Ok((known, nodes))
-    }
-
-    /// What can be said before any target is asked.
-    async fn prepared(
-        &self,
-        (request, mut nodes): (RestoreRequest, Nodes<RestoreNode>),
-        manifest: &ClusterManifest,
-        registered: &ClusterRow,
-    ) -> Result<Prepared, OperationError> {
-        let whole_cluster = request.restore_type == RestoreType::Cluster;
-        let others = if whole_cluster { others(&registered.target_ips, &nodes) } else { Vec::new() };
-        let answers = self.originals(&registered.target_ips, &request, &nodes, &others).await;
-        let is_copy = whole_cluster && is_elsewhere(&nodes, manifest);
-        let mut refusals = Vec::new();
-        if !is_copy {
-            refusals.extend(refuse_replaced_that_live(&answers, &nodes).err());
-            refusals.extend(refuse_others_that_live(&answers, &others, &registered.cluster_name).err());
-        }
-        let mut notes = Vec::new();
-        if !request.snapshot_only {
-            (nodes, notes) = self.with_increments(&manifest.cluster_id, manifest.backup_id, nodes).await?;
-            notes.extend((whole_cluster && !notes.is_empty()).then(|| NO_INSTANT.to_owned()));
-        }
-        let now = self.parts.clock.now_ms();
-        let job = RestoreJob {
-            job_id: BackupId::at(now).to_string(),
-            backup_id: manifest.backup_id,
-            cluster_id: manifest.cluster_id.clone(),
-            created_at_ms: now,
-            whole_cluster,
-            copy: is_copy.then(|| living(&answers, manifest)),
-            others,
-            move_aside: request.move_aside,
-            stage: RestoreStage::Plan,
-            nodes,
-            outcome: None,
-        };
-        Ok(Prepared { job, refusals, notes })
-    }
-
-    /// Files the job; answers once it is accepted.
-    async fn hand_out(
-        &self,
-        request: &RestoreRequest,
-        job: RestoreJob,
-    ) -> Result<RestoreJob, OperationError> {
         let filing = Filing {
             kind: JobKind::Restore,
             operation_type: if job.whole_cluster { 1 } else { 2 },
@@ -134,12 +95,73 @@ impl Service {
             created_at_ms: job.created_at_ms,
         };
         let performer = Arc::new(self.restore_performer(&job));
-        let view = self.runner.start(job, filing, performer).await?;
-        let job = answered(view, |job: &RestoreJob| job.stage > RestoreStage::Plan).await?;
-        match &job.outcome {
-            Some(Outcome::Refused(refusals)) => Err(refused(refusals)),
-            _ => Ok(job),
+        let view = self.runner.start(job, filing, claim, performer).await?;
+        answered(view, is_answerable).await
+    }
+
+    async fn source(&self, request: &RestoreRequest) -> Result<Source, OperationError> {
+        let row = self.cluster(&request.cluster_id).await?;
+        let cluster_id = cluster_id(&request.cluster_id)?;
+        let manifest = self.backup_manifest(&cluster_id, &request.snapshot_id).await?;
+        let addresses = self.known_addresses(&row, &cluster_id, &request.snapshot_id).await?;
+        Ok(Source { manifest, registered: row, addresses })
+    }
+
+    /// The request with all that it leaves to be found out, and which node goes where.
+    async fn mapped(
+        &self,
+        request: &RestoreRequest,
+        source: &Source,
+    ) -> Result<(RestoreRequest, Nodes<RestoreNode>), OperationError> {
+        let known = match request.restore_type {
+            RestoreType::Cluster => self.with_sources(request, &source.manifest).await?,
+            RestoreType::Node => request.clone(),
+        };
+        let nodes = targets::of_restore(&known, &source.manifest, &source.addresses)?;
+        Ok((known, nodes))
+    }
+
+    /// What can be said before any target is asked.
+    async fn prepared(
+        &self,
+        (request, mut nodes): (RestoreRequest, Nodes<RestoreNode>),
+        Source { manifest, registered, .. }: Source,
+    ) -> Result<Prepared, OperationError> {
+        let whole_cluster = request.restore_type == RestoreType::Cluster;
+        let others = if whole_cluster { others(&registered.target_ips, &nodes) } else { Vec::new() };
+        let answers = self.originals(&registered.target_ips, &request, &nodes, &others).await;
+        let is_copy = whole_cluster && is_elsewhere(&nodes, &manifest);
+        let mut refusals = Vec::new();
+        if !is_copy {
+            refusals.extend(refuse_replaced_that_live(&answers, &nodes).err());
+            refusals.extend(refuse_others_that_live(&answers, &others, &registered.cluster_name).err());
         }
+        let mut told = Vec::new();
+        if !request.snapshot_only {
+            let newest = self.with_increments(&manifest, nodes.clone()).await?;
+            if whole_cluster {
+                told = left_out(&request, &newest, &manifest, is_copy);
+            } else {
+                told = taken(&newest, &manifest);
+                nodes = newest;
+            }
+        }
+        let now = self.parts.clock.now_ms();
+        let job = RestoreJob {
+            job_id: BackupId::at(now).to_string(),
+            backup_id: manifest.backup_id,
+            cluster_id: manifest.cluster_id.clone(),
+            created_at_ms: now,
+            whole_cluster,
+            copy: is_copy.then(|| living(&answers, &manifest)),
+            others,
+            move_aside: request.move_aside,
+            stage: RestoreStage::Plan,
+            nodes,
+            outcome: None,
+            told,
+        };
+        Ok(Prepared { job, refusals })
     }
 
     /// Every node's plan, without a job. In a task of its own: a client that hangs up leaves no agent behind.
@@ -164,15 +186,14 @@ impl Service {
     /// Where increments on the snapshot are to be had, the newest of them takes its place: it is whole by itself.
     async fn with_increments(
         &self,
-        cluster_id: &ClusterId,
-        base: BackupId,
+        snapshot: &ClusterManifest,
         nodes: Nodes<RestoreNode>,
-    ) -> Result<(Nodes<RestoreNode>, Vec<String>), OperationError> {
-        let (keys, store) = (keys(cluster_id)?, &*self.parts.store);
+    ) -> Result<Nodes<RestoreNode>, OperationError> {
+        let (keys, store) = (keys(&snapshot.cluster_id)?, &*self.parts.store);
         let keys = &keys;
         let looks = nodes.into_iter().map(|(target, node)| async move {
             let manifests = Manifests::list(store, keys, &node.host_id).await?;
-            let newest = match manifests.newest_on(base) {
+            let newest = match manifests.newest_on(snapshot.backup_id) {
                 Some((increment, key)) => Some(manifest_at(store, key, increment).await?),
                 None => None,
             };
@@ -180,14 +201,7 @@ impl Service {
             Ok::<_, StoreError>((target, Arc::new(RestoreNode { manifest, ..(*node).clone() })))
         });
         let looked = futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOOKS_AT_ONCE);
-        let nodes: Nodes<RestoreNode> =
-            looked.try_collect().await.map_err(|error| store_failed("look for increments", &error))?;
-        let with = nodes.iter().filter(|(_, node)| node.manifest.backup_id != base);
-        let notes = with.map(|(target, node)| {
-            format!("{target}: with the increments on the snapshot, the last is {}", node.manifest.backup_id)
-        });
-        let notes = notes.collect();
-        Ok((nodes, notes))
+        looked.try_collect().await.map_err(|error| store_failed("look for increments", &error))
     }
 
     /// What those say, by address, who may know whether the nodes are alive whose data goes to other addresses, and
@@ -303,14 +317,109 @@ pub(super) fn not_made(error: &tokio::task::JoinError) -> OperationError {
     OperationError::new(OperationErrorKind::Internal, format!("the restore was not looked at: {error}"))
 }
 
-fn answer(request: &RestoreRequest, target_ips: Vec<String>, status: Status) -> RestoreAnswer {
+/// Whether the request can be answered.
+fn is_answerable(job: &RestoreJob) -> bool {
+    job.stage > RestoreStage::Plan
+}
+
+/// For a request that comes again, maybe long after the job has ended.
+fn as_of_now(job: &RestoreJob) -> Status {
+    match &job.outcome {
+        Some(Outcome::Completed) => Status::Completed,
+        Some(Outcome::Failed) => Status::Failed,
+        _ => Status::Started,
+    }
+}
+
+fn answer(
+    request: &RestoreRequest,
+    job: &RestoreJob,
+    status: Status,
+) -> Result<RestoreAnswer, OperationError> {
+    if let Some(Outcome::Refused(refusals)) = &job.outcome {
+        return Err(refused(refusals));
+    }
+    let failures = job.nodes.iter().filter(|_| status == Status::Failed).filter_map(|(target, node)| {
+        let failure = node.failure.as_ref()?;
+        Some(format!("{target}: {}", failure.text()))
+    });
+    let told = job.told.iter().cloned().chain(failures);
+    let lines: Vec<String> = told.chain(job.warnings()).chain(next_steps(job)).collect();
+    let targets = job.nodes.keys().cloned().collect();
+    let job_id = Some(job.job_id.clone());
+    Ok(RestoreAnswer { status, job_id, ..looked_at(request, targets, lines.join("\n")) })
+}
+
+/// The answer of a dry run.
+fn looked_at(request: &RestoreRequest, target_ips: Vec<String>, message: String) -> RestoreAnswer {
     RestoreAnswer {
-        status,
+        status: Status::Initialized,
         cluster_id: request.cluster_id.clone(),
         target_ips,
         snapshot_id: request.snapshot_id.clone(),
         restore_type: request.restore_type,
         snapshot_only: request.snapshot_only,
-        message: String::new(),
+        message,
+        job_id: None,
     }
+}
+
+/// The targets for which there are increments, each with the last of them.
+fn with_newer<'a>(
+    nodes: &'a Nodes<RestoreNode>,
+    snapshot: &'a ClusterManifest,
+) -> impl Iterator<Item = (&'a String, BackupId)> {
+    let newest = nodes.iter().map(|(target, node)| (target, node.manifest.backup_id));
+    newest.filter(|(_, backup_id)| *backup_id != snapshot.backup_id)
+}
+
+fn taken(newest: &Nodes<RestoreNode>, snapshot: &ClusterManifest) -> Vec<String> {
+    let told = with_newer(newest, snapshot).map(|(target, increment)| {
+        format!("{target}: with the increments on the snapshot, the last is {increment}")
+    });
+    told.collect()
+}
+
+/// A restore of the whole cluster is of the snapshot's instant, and increments are of no one instant.
+fn left_out(
+    request: &RestoreRequest,
+    newest: &Nodes<RestoreNode>,
+    snapshot: &ClusterManifest,
+    is_copy: bool,
+) -> Vec<String> {
+    let mut told: Vec<String> = with_newer(newest, snapshot)
+        .map(|(target, increment)| {
+            format!("{target}: without the increments on the snapshot, the last is {increment}")
+        })
+        .collect();
+    if !told.is_empty() {
+        told.push(match is_copy {
+            true => "the nodes are of the one instant of the snapshot; a copy takes no increments".to_owned(),
+            false => format!(
+                "the nodes are of the one instant of the snapshot; with the increments they are not, and each node is restored by \
+                 itself: grpcurl -plaintext -d '{}' localhost:20051 rpc.Cassy.RestoreBackup",
+                by_itself(request)
+            ),
+        });
+    }
+    told
+}
+
+/// The same request for nodes by themselves, as JSON that can stand between single quotes.
+fn by_itself(request: &RestoreRequest) -> String {
+    let mut body = serde_json::json!({
+        "cluster_id": request.cluster_id,
+        "snapshot_id": request.snapshot_id,
+        "restore_type": RestoreType::Node as u32,
+    });
+    if !request.target_ips.is_empty() {
+        body["target_ips"] = request.target_ips.clone().into();
+    }
+    if !request.source_of.is_empty() {
+        body["source_of"] = serde_json::json!(request.source_of);
+    }
+    if request.move_aside {
+        body["move_aside"] = true.into();
+    }
+    body.to_string().replace('\'', "\\u0027")
 }

@@ -65,6 +65,8 @@ pub(crate) struct Ring {
     pub(crate) strangers: Mutex<Vec<String>>,
     /// Which of them all it is itself.
     pub(crate) seat: usize,
+    /// Which cluster it is of; each has a name and host ids of its own.
+    pub(crate) cluster: usize,
     /// What its clients do.
     pub(crate) activity: Mutex<Activity>,
     /// Of each upload, the key of its parent.
@@ -125,18 +127,17 @@ impl Ring {
 
     fn address(&self) -> String {
         let strangers = self.strangers.lock().unwrap();
-        self.seat.checked_sub(1).map_or(NODE.to_owned(), |seat| strangers[seat].clone())
+        self.seat.checked_sub(1).map_or(first_of(self.cluster), |seat| strangers[seat].clone())
     }
 
     /// The node, and the strangers.
     fn members(&self) -> BTreeMap<String, HostId> {
         let strangers = self.strangers.lock().unwrap();
         let strangers = strangers.iter().enumerate();
-        let strangers = strangers.map(|(number, address)| {
-            let host_id = format!("6a5c7f0e-0000-4000-8000-{:012}", 2 + number);
-            (address.clone(), host_id.parse().unwrap())
-        });
-        strangers.chain([(NODE.to_owned(), host_id())]).collect()
+        let host_id =
+            |number| format!("6a5c7f0e-{:04}-4000-8000-{number:012}", self.cluster).parse().unwrap();
+        let strangers = strangers.map(|(number, address)| (address.clone(), host_id(2 + number)));
+        strangers.chain([(first_of(self.cluster), host_id(1))]).collect()
     }
 
     async fn step(&self, step: &str) -> Result<(), NodeError> {
@@ -201,6 +202,18 @@ impl Rings {
             addresses.iter().enumerate().map(|(seat, address)| (address.to_string(), Arc::new(ring(seat))));
         Self(rings.collect())
     }
+
+    /// Further clusters of one node each, at [`first_of`].
+    pub(crate) fn and_clusters(mut self, count: usize) -> Self {
+        let ring = |cluster| (first_of(cluster), Arc::new(Ring { cluster, ..Ring::default() }));
+        self.0.extend((1..=count).map(ring));
+        self
+    }
+}
+
+/// The first node of a cluster.
+pub(crate) fn first_of(cluster: usize) -> String {
+    if cluster == 0 { NODE.to_owned() } else { format!("127.0.{cluster}.1") }
 }
 
 #[async_trait]
@@ -361,7 +374,11 @@ impl Cassandra for FakeCassandra {
     async fn describe(&mut self) -> Result<NodeDescription, NodeError> {
         self.0.step("describe").await?;
         Ok(NodeDescription {
-            cluster_name: self.0.other_cluster.lock().unwrap().clone().unwrap_or("ring/<b>".to_owned()),
+            cluster_name: match (&*self.0.other_cluster.lock().unwrap(), self.0.cluster) {
+                (Some(other), _) => other.clone(),
+                (None, 0) => "ring/<b>".to_owned(),
+                (None, cluster) => format!("ring {cluster}"),
+            },
             release_version: "5.0.9".to_owned(),
             partitioner: "org.apache.cassandra.dht.Murmur3Partitioner".to_owned(),
             operation_mode: "NORMAL".to_owned(),
@@ -574,6 +591,7 @@ pub(crate) fn backup(cluster_id: &str) -> BackupRequest {
         snapshot_id: None,
         backup_type: BackupType::Node,
         keep_unproven: false,
+        idempotency_key: None,
     }
 }
 
@@ -587,6 +605,7 @@ pub(crate) fn restore(cluster_id: &str, snapshot_id: &str) -> RestoreRequest {
         source_of: BTreeMap::new(),
         move_aside: false,
         dry_run: false,
+        idempotency_key: None,
     }
 }
 

@@ -52,6 +52,9 @@ pub struct BackupJob {
     pub outcome: Option<Outcome>,
     /// What of the job's own could not be cleared.
     pub notes: Vec<String>,
+    /// What the operator is told with the answer: it was known before the job was made.
+    #[serde(default)]
+    pub told: Vec<String>,
 }
 
 /// What happened.

@@ -19,6 +19,7 @@ fn job(addresses: &[&str]) -> BackupJob {
         commit_failure: None,
         outcome: None,
         notes: Vec::new(),
+        told: Vec::new(),
     }
 }
 

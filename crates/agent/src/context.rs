@@ -38,7 +38,8 @@ impl ProgressSink {
     #[cfg(test)]
     pub(crate) fn widest_gap(&self) -> u64 {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let done: std::collections::BTreeSet<u64> = all.iter().map(|progress| progress.bytes_done).collect();
+        let reported = all.iter().map(|progress| progress.bytes_done);
+        let done: std::collections::BTreeSet<u64> = std::iter::once(0).chain(reported).collect();
         done.iter().zip(done.iter().skip(1)).map(|(one, next)| next - one).max().unwrap_or_default()
     }
 }

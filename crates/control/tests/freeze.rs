@@ -208,6 +208,7 @@ async fn what_is_not_proven_is_kept_as_backups_of_single_nodes_where_that_is_ask
     scene.rings.0[NODES[1]].activity.lock().unwrap().begins_after = Some(1);
     let request = BackupRequest { keep_unproven: true, ..scene.request() };
     let answer = scene.server.service.take_backup(request).await.unwrap();
+    assert!(answer.message.contains("not consistent across them"), "{answer:?}");
     scene.server.idle().await;
     let rows = scene.rows().await;
     assert!(rows.iter().all(|row| row.status == Status::Completed), "{rows:?}");

@@ -127,7 +127,9 @@ fn answer(job: BackupJob, status: Status) -> Result<BackupAnswer, OperationError
         let failure = node.failure.as_ref()?;
         Some(format!("{target}: {}", failure.text()))
     });
-    let message: Vec<String> = job.told.iter().cloned().chain(failures).collect();
+    let unproven = job.cluster_wide.as_ref().filter(|own| own.unproven.is_some());
+    let unproven = unproven.and_then(ClusterWide::message);
+    let message: Vec<String> = unproven.into_iter().chain(job.told.iter().cloned()).chain(failures).collect();
     Ok(BackupAnswer {
         status: if all_failed { Status::Failed } else { status },
         cluster_id: job.cluster_id.to_string(),

@@ -23,7 +23,7 @@ pub struct ClusterWide {
 
 impl ClusterWide {
     /// What the history says of it.
-    pub(super) fn message(&self) -> Option<String> {
+    pub(crate) fn message(&self) -> Option<String> {
         let freeze = self.freeze.as_ref()?;
         let mut text = match &self.unproven {
             None => "consistent across the cluster".to_owned(),

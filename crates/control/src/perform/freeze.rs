@@ -13,6 +13,7 @@ use super::guards::Guards;
 use super::snapshot::{Schema, Table, whole};
 use super::{listed, permanent};
 use crate::applications::{InstanceFailure, Pause};
+use crate::cut::{Cut, stopped};
 use crate::job::backup::cluster_wide::{FreezeReport, Frozen, PausedInstance};
 use crate::job::{BackupJob, Failure};
 use crate::nodes::{Cassandra, ClientActivity, NodeError, NodeErrorKind};
@@ -22,6 +23,8 @@ use crate::pauses::OpenPause;
 const UNPAUSE_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at a node that is at work for clients.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
+const NOBODY_PAUSED: &str = "nobody was paused";
+const GO_ON: &str = "the applications go on";
 /// How long a guard tries.
 const GUARD_TRIES: Duration = Duration::from_secs(3600);
 
@@ -45,8 +48,9 @@ impl BackupPerformer {
     /// See the module.
     pub(super) async fn freeze(&self, job: &BackupJob) -> Result<Frozen, Failure> {
         let pauses = &self.pauses;
-        let mut ready = bounded(PREPARE_LIMIT, self.make_ready(job)).await?;
-        let instances = pauses.applications.find().await?;
+        let cut = &self.links.cut;
+        let mut ready = cut.unless(bounded(PREPARE_LIMIT, self.make_ready(job))).await?;
+        let instances = cut.unless(pauses.applications.find()).await?;
         let open = pauses.open(job, instances).await?;
         let order = order(job, &open.instances, pauses.longest);
         // Guards count from their arming.
@@ -58,6 +62,11 @@ impl BackupPerformer {
                 return Err(failure);
             }
         };
+        if cut.is_made() {
+            guards.release().await;
+            pauses.close(&open).await;
+            return Err(stopped(NOBODY_PAUSED).into());
+        }
         let (outcome, mut report) = self.paused(job, &mut ready, open, guards, deadline).await;
         let mut taken = outcome?;
         if taken.unproven.is_none() {
@@ -103,18 +112,37 @@ impl BackupPerformer {
         let within = deadline.saturating_duration_since(Instant::now()) / 2;
         let pause = pauses.applications.pause(&open.instances, within).await;
         report.instances = answered(&open.instances, &*pause);
-        let outcome = match summed_up("the applications were not paused", pause.failures()) {
-            Some(failure) => Err(failure),
-            None => Ok(snapshots(job, ready, &*pause, deadline).await),
+        let cut = &self.links.cut;
+        let taking = async {
+            match summed_up("the applications were not paused", pause.failures()) {
+                Some(failure) => Err(failure),
+                None => Ok(snapshots(job, ready, &*pause, deadline, cut).await),
+            }
+        };
+        tokio::pin!(taking);
+        let taken = tokio::select! {
+            biased;
+            () = cut.made() => None,
+            taken = &mut taking => Some(taken),
         };
         let left = pause.unpause(UNPAUSE_LIMIT).await;
         report.ended_at_ms = pauses.clock.now_ms();
         report.notes.extend(left.iter().map(unacknowledged));
         if left.is_empty() {
             guards.release().await;
+        } else {
+            drop(guards);
         }
-        let outcome = outcome.map_err(|failure: Failure| with_notes(failure, &report.notes));
         pauses.see_to(open, left).await;
+        let outcome = match taken {
+            Some(outcome) => outcome,
+            None => {
+                // Calls under way end, so that their tags are there to be cleared.
+                let _of_no_use = taking.await;
+                Err(stopped(GO_ON).into())
+            }
+        };
+        let outcome = outcome.map_err(|failure: Failure| with_notes(failure, &report.notes));
         (outcome, report)
     }
 
@@ -167,8 +195,17 @@ fn order(job: &BackupJob, instances: &[Instance], longest: Duration) -> GuardOrd
 }
 
 /// Takes all snapshots at once, and proves that nobody wrote meanwhile.
-async fn snapshots(job: &BackupJob, ready: &mut [Ready<'_>], pause: &dyn Pause, deadline: Instant) -> Taken {
+async fn snapshots(
+    job: &BackupJob,
+    ready: &mut [Ready<'_>],
+    pause: &dyn Pause,
+    deadline: Instant,
+    cut: &Cut,
+) -> Taken {
     let before = looked(ready, deadline).await;
+    if cut.is_made() {
+        return Taken { snapshots: Vec::new(), unproven: None };
+    }
     let snapshots = join_all(ready.iter_mut().map(|node| taken(job, node, deadline))).await;
     let end = Instant::now();
     let left = deadline.saturating_duration_since(end);

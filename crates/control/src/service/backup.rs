@@ -101,6 +101,7 @@ impl Service {
             outcome: None,
             notes: Vec::new(),
             told,
+            cancelled: None,
         })
     }
 }

@@ -155,6 +155,7 @@ impl Service {
             nodes,
             outcome: None,
             told,
+            cancelled: None,
         };
         Ok(Prepared { job, refusal })
     }

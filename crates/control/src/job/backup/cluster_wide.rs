@@ -100,6 +100,9 @@ impl BackupJob {
         }
         let Some(own) = &mut self.cluster_wide else { return Vec::new() };
         own.freeze = Some(frozen.report);
+        if let Some(cancelled) = &self.cancelled {
+            return self.abandon(&cancelled.failure(self.stage.name(), None));
+        }
         match frozen.unproven {
             Some(why) if own.keep_unproven => own.unproven = Some(why),
             Some(why) => return self.abandon(&why),

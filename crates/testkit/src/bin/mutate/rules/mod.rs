@@ -2,6 +2,7 @@
 
 mod backup;
 mod increment;
+mod jobs;
 mod restore;
 mod store;
 
@@ -52,12 +53,13 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutation> {
     parts().into_iter().flat_map(|(_, part)| part)
 }
 
-fn parts() -> [(&'static str, &'static [Mutation]); 4] {
+fn parts() -> [(&'static str, &'static [Mutation]); 5] {
     [
         ("Taking a backup", backup::RULES),
         ("Increments", increment::RULES),
         ("The store", store::RULES),
         ("Restoring", restore::RULES),
+        ("Jobs", jobs::RULES),
     ]
 }
 

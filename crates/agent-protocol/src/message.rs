@@ -147,6 +147,8 @@ pub enum Request {
     PlanRestore(Box<RestoreRequest>),
     /// Do it.
     Restore(Box<RestoreRequest>),
+    /// Take back what a restore that was stopped has begun, as long as nothing was placed.
+    UndoRestore(Box<RestoreRequest>),
 }
 
 /// See [`Request::Lock`].
@@ -415,6 +417,11 @@ pub enum Reply {
     Planned(RestorePlan),
     /// The restore is complete.
     Restored(RestoreSummary),
+    /// The restore is undone.
+    Undone {
+        /// What remains of it; `None` when the node is as it was before.
+        left: Option<String>,
+    },
 }
 
 /// What an agent knows of the node's Cassandra.

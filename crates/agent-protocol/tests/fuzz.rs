@@ -102,7 +102,8 @@ fn requests() -> Vec<Request> {
             tags: vec![TAG.parse().unwrap()],
         }),
         Request::PlanRestore(Box::new(restore.clone())),
-        Request::Restore(Box::new(restore)),
+        Request::Restore(Box::new(restore.clone())),
+        Request::UndoRestore(Box::new(restore)),
     ]
 }
 
@@ -158,6 +159,7 @@ fn replies() -> Vec<Reply> {
         Reply::Uploaded(uploaded),
         Reply::Cleared { files: 0 },
         Reply::Planned(plan),
+        Reply::Undone { left: Some("x".into()) },
         Reply::Restored(RestoreSummary { files: 1, bytes: 2, notes: vec!["n".into()] }),
     ]
 }

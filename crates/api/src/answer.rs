@@ -1,6 +1,9 @@
 //! Answers of the operations in wire types.
 
-use cassy_control::{BackupAnswer, Cluster, FreezeReport, NodeEntry, PausedInstance, RestoreAnswer, Status};
+use cassy_control::{
+    BackupAnswer, CancelAnswer, CancelledNode, Cluster, FreezeReport, NodeEntry, PausedInstance,
+    RestoreAnswer, Status,
+};
 
 use crate::proto;
 
@@ -108,6 +111,23 @@ impl From<RestoreAnswer> for proto::RestoreResponse {
             snapshot_only: answer.snapshot_only,
             message: answer.message,
             job_id: answer.job_id.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<CancelAnswer> for proto::CancelJobResponse {
+    fn from(answer: CancelAnswer) -> Self {
+        let node = |node: CancelledNode| proto::cancel_job_response::Node {
+            target_ip: node.target_ip,
+            status: status(node.status).into(),
+            message: node.message,
+        };
+        Self {
+            status: status(answer.status).into(),
+            job_id: answer.job_id,
+            snapshot_id: answer.snapshot_id,
+            message: answer.message,
+            nodes: answer.nodes.into_iter().map(node).collect(),
         }
     }
 }

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cassy_control::{
-    BackupRequest, BackupType, ClusterSelector, HistorySelector, OperationError, OperationErrorKind,
-    RestoreRequest, RestoreType,
+    BackupRequest, BackupType, ClusterSelector, HistorySelector, JobSelector, OperationError,
+    OperationErrorKind, RestoreRequest, RestoreType,
 };
 use uuid::Uuid;
 
@@ -105,6 +105,21 @@ pub(crate) fn restore(request: proto::RestoreRequest) -> Result<RestoreRequest, 
         dry_run,
         idempotency_key: idempotency_key(request.idempotency_key)?,
     })
+}
+
+/// Which job to cancel.
+pub(crate) fn cancel(request: proto::CancelJobRequest) -> Result<JobSelector, OperationError> {
+    let usual = |field: &str, id: Option<String>| {
+        let wrong = |id: &String| invalid(format!("{field} {} is not a UUID", shown(id)));
+        id.map(|id| usual_uuid(&id).ok_or_else(|| wrong(&id))).transpose()
+    };
+    let job_id = usual("job_id", optional_text("job_id", request.job_id)?)?;
+    let snapshot_id = usual("snapshot_id", optional_text("snapshot_id", request.snapshot_id)?)?;
+    match (job_id, snapshot_id) {
+        (Some(job_id), None) => Ok(JobSelector::Job(job_id)),
+        (None, Some(snapshot_id)) => Ok(JobSelector::Snapshot(snapshot_id)),
+        _ => Err(invalid(INCONSISTENT).hint("Set either job_id or snapshot_id, as the lists show them.")),
+    }
 }
 
 fn history(

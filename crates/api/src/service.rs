@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, service::Routes};
 
 use crate::{
     Limits, proto,
+    proto::cassy_ops_server::{CassyOps, CassyOpsServer},
     proto::cassy_server::{Cassy, CassyServer},
     request, status,
 };
@@ -15,7 +16,7 @@ use crate::{
 /// A reflection request is a name.
 const REFLECTION_REQUEST_BYTES: usize = 64 << 10;
 
-/// The service `rpc.Cassy`.
+/// The services `rpc.Cassy` and `rpc.CassyOps`.
 #[derive(Clone)]
 pub struct CassyService {
     operations: Arc<dyn Operations>,
@@ -26,7 +27,7 @@ pub fn service(operations: Arc<dyn Operations>) -> CassyServer<CassyService> {
     CassyServer::new(CassyService { operations }).max_decoding_message_size(Limits::default().request_bytes)
 }
 
-/// All services of the port: `rpc.Cassy`, and reflection in both versions.
+/// All services of the port: `rpc.Cassy`, `rpc.CassyOps`, and reflection in both versions.
 pub(crate) fn routes(
     operations: Arc<dyn Operations>,
     limits: &Limits,
@@ -38,7 +39,9 @@ pub(crate) fn routes(
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(proto::REFLECTED_DESCRIPTORS)
     };
+    let ops = CassyOpsServer::new(CassyService { operations: Arc::clone(&operations) });
     Ok(Routes::new(service(operations).max_decoding_message_size(limits.request_bytes))
+        .add_service(ops.max_decoding_message_size(limits.request_bytes))
         .add_service(reflection().build_v1()?.max_decoding_message_size(REFLECTION_REQUEST_BYTES))
         .add_service(reflection().build_v1alpha()?.max_decoding_message_size(REFLECTION_REQUEST_BYTES))
         .prepare())
@@ -117,6 +120,20 @@ impl Cassy for CassyService {
                 None => Vec::new(),
             };
             Ok(proto::RestoreStatusListingResponse { cluster_id, entries: wire(entries) })
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl CassyOps for CassyService {
+    async fn cancel_job(
+        &self,
+        request: Request<proto::CancelJobRequest>,
+    ) -> Result<Response<proto::CancelJobResponse>, Status> {
+        answer("CancelJob", async {
+            let selector = request::cancel(request.into_inner())?;
+            Ok(self.operations.cancel_job(selector).await?.into())
         })
         .await
     }

@@ -5,6 +5,7 @@
 
 pub mod applications;
 mod clock;
+mod cut;
 mod dry_run;
 mod handles;
 pub mod job;

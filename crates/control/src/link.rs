@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use cassy_agent_protocol::{LockRequest, Progress, Reply, Request, ServerHello};
 use tokio::sync::{Mutex, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::cut::{Cut, amount, stopped};
 use crate::nodes::{Agent, Cassandra, NodeAccess, NodeError, NodeErrorKind};
 
 /// Between two heartbeats of either side.
@@ -20,6 +21,10 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 /// A request without any progress for so long is stopped.
 const STALL_LIMIT: Duration = Duration::from_secs(600);
+/// An agent that is asked to stop sending ends at its next piece.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Placing is not stopped, and waits for the file system once or twice.
+const PLACING_LIMIT: Duration = Duration::from_secs(600);
 /// Pauses between tries of what may be repeated.
 pub(crate) const BACKOFF: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
@@ -40,10 +45,17 @@ pub(crate) struct Link {
     access: Arc<dyn NodeAccess>,
     agent: Mutex<Option<Arc<dyn Agent>>>,
     progress: watch::Sender<Progress>,
+    cut: Cut,
 }
 
 impl Link {
-    pub(crate) fn new(address: &str, job_id: &str, epoch: i64, access: Arc<dyn NodeAccess>) -> Self {
+    pub(crate) fn new(
+        address: &str,
+        job_id: &str,
+        epoch: i64,
+        access: Arc<dyn NodeAccess>,
+        cut: Cut,
+    ) -> Self {
         Self {
             address: address.to_owned(),
             job_id: job_id.to_owned(),
@@ -51,6 +63,7 @@ impl Link {
             access,
             agent: Mutex::new(None),
             progress: watch::channel(Progress::default()).0,
+            cut,
         }
     }
 
@@ -89,7 +102,11 @@ impl Link {
     /// Sends a request once.
     pub(crate) async fn request(&self, request: Request) -> Result<Reply, NodeError> {
         let agent = self.running_agent().await?;
-        let outcome = self.watched(&*agent, request).await;
+        self.ask(&*agent, request).await
+    }
+
+    async fn ask(&self, agent: &dyn Agent, request: Request) -> Result<Reply, NodeError> {
+        let outcome = self.watched(agent, request).await;
         if matches!(&outcome, Err(e) if e.kind == NodeErrorKind::Gone) {
             self.agent.lock().await.take();
         }
@@ -108,9 +125,17 @@ impl Link {
         loop {
             match self.locked_request(lock, request.clone()).await {
                 Ok(reply) => return Ok(reply),
+                Err(error) if stop_limit(request).is_some() => {
+                    self.cut.unless(self.pause_before_retry(&mut tries, error)).await?;
+                }
                 Err(error) => self.pause_before_retry(&mut tries, error).await?,
             }
         }
+    }
+
+    /// How far the request was that was cut.
+    pub(crate) fn stopped(&self, done: &str) -> NodeError {
+        stopped(amount(*self.progress.borrow(), done))
     }
 
     /// Waits for the next try; gives the error back when there is none, with the one before, which it may hide. A
@@ -138,8 +163,15 @@ impl Link {
 
     /// Sends a request once, under the node's lock: an agent that has it already is told so at once.
     pub(crate) async fn locked_request(&self, lock: &str, request: Request) -> Result<Reply, NodeError> {
-        self.lock(lock).await?;
-        self.request(request).await
+        let locked = async {
+            self.lock(lock).await?;
+            self.running_agent().await
+        };
+        let agent = match stop_limit(&request) {
+            Some(_) => self.cut.unless(locked).await?,
+            None => locked.await?,
+        };
+        self.ask(&*agent, request).await
     }
 
     /// Ends the agent.
@@ -169,8 +201,11 @@ impl Link {
         Ok(agent)
     }
 
-    /// Stops a request that makes no progress.
+    /// Stops a request that makes no progress. One that may be cut is asked to stop when the job is: its answer says what
+    /// was done until then. An agent that does not answer is cut off.
     async fn watched(&self, agent: &dyn Agent, request: Request) -> Result<Reply, NodeError> {
+        let stop_limit = stop_limit(&request);
+        let mut cut_off: Option<Instant> = None;
         let progress = self.progress.clone();
         let work = agent.request(
             request,
@@ -183,6 +218,14 @@ impl Link {
         loop {
             tokio::select! {
                 outcome = &mut work => return outcome,
+                limit = self.cut_after(stop_limit), if cut_off.is_none() => {
+                    cut_off = Some(Instant::now() + limit);
+                    agent.cancel().await;
+                }
+                () = sleep_until(cut_off.unwrap_or_else(Instant::now)), if cut_off.is_some() => {
+                    self.agent.lock().await.take();
+                    return Err(self.too_slow("stopping the agent's request", stop_limit.unwrap_or_default()));
+                }
                 change = timeout(STALL_LIMIT, moved.changed()) => if change.is_err() {
                     agent.cancel().await;
                     self.agent.lock().await.take();
@@ -192,8 +235,28 @@ impl Link {
         }
     }
 
+    /// When the job is cut; then how long such a request may take to stop. Never for one that is not cut.
+    async fn cut_after(&self, stop_limit: Option<Duration>) -> Duration {
+        match stop_limit {
+            Some(limit) => {
+                self.cut.made().await;
+                limit
+            }
+            None => std::future::pending().await,
+        }
+    }
+
     fn too_slow(&self, what: &str, limit: Duration) -> NodeError {
         let message = format!("{}: {what} made no progress for {} s", self.address, limit.as_secs());
         NodeError::new(NodeErrorKind::Transient, message)
+    }
+}
+
+/// How long a request may take to stop when its job is cancelled; `None` for one that is never cut.
+fn stop_limit(request: &Request) -> Option<Duration> {
+    match request {
+        Request::Upload(_) => Some(STOP_LIMIT),
+        Request::Restore(_) => Some(PLACING_LIMIT),
+        _ => None,
     }
 }

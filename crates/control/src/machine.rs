@@ -9,8 +9,8 @@ use crate::handles::View;
 use crate::job::backup::BackupNode;
 use crate::job::restore::RestoreNode;
 use crate::job::{
-    BackupEffect, BackupEvent, BackupJob, BackupStage, Failure, HistoryEntry, Nodes, Outcome, RestoreEffect,
-    RestoreEvent, RestoreJob, RestoreStage,
+    BackupEffect, BackupEvent, BackupJob, BackupStage, Cancellation, Failure, HistoryEntry, Nodes, Outcome,
+    RestoreEffect, RestoreEvent, RestoreJob, RestoreStage,
 };
 
 /// A pure state machine that the runner can store and drive.
@@ -22,12 +22,17 @@ pub(crate) trait Machine: Clone + Eq + Serialize + DeserializeOwned + Send + Syn
 
     const CREATED: fn() -> Self::Event;
     const RESUMED: fn() -> Self::Event;
+    const CANCELLED: fn() -> Self::Event;
 
     fn job_id(&self) -> String;
     fn stage_name(&self) -> &'static str;
     fn finished(&self) -> bool;
-    /// Whether it ended without having touched anything.
-    fn is_refused(&self) -> bool;
+    /// Set at the end.
+    fn outcome(&self) -> Option<&Outcome>;
+    /// Set when it is cancelled.
+    fn cancellation(&self) -> Option<&Cancellation>;
+    /// The snapshot that it is about.
+    fn snapshot_id(&self) -> String;
     fn view(viewer: watch::Receiver<Self>) -> View;
     /// `None` when it is of another kind.
     fn of_view(view: View) -> Option<watch::Receiver<Self>>;
@@ -48,6 +53,8 @@ pub(crate) trait Machine: Clone + Eq + Serialize + DeserializeOwned + Send + Syn
 pub(crate) trait Perform<M: Machine>: Send + Sync + 'static {
     /// Does it, and says what came of it.
     async fn perform(&self, job: &M, effect: &M::Effect) -> M::Event;
+    /// Stops what may be cut, from now on; the effects then end soon, and say so. The job knows that it is cancelled.
+    fn cut(&self);
     /// Lets go of everything that the job held.
     async fn release(&self);
 }
@@ -59,6 +66,7 @@ impl Machine for BackupJob {
 
     const CREATED: fn() -> BackupEvent = || BackupEvent::Created;
     const RESUMED: fn() -> BackupEvent = || BackupEvent::Resumed;
+    const CANCELLED: fn() -> BackupEvent = || BackupEvent::Cancelled;
 
     fn job_id(&self) -> String {
         self.backup_id.to_string()
@@ -72,8 +80,16 @@ impl Machine for BackupJob {
         self.stage == BackupStage::Finished
     }
 
-    fn is_refused(&self) -> bool {
-        matches!(self.outcome, Some(Outcome::Refused(_)))
+    fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    fn cancellation(&self) -> Option<&Cancellation> {
+        self.cancelled.as_ref()
+    }
+
+    fn snapshot_id(&self) -> String {
+        self.base.unwrap_or(self.backup_id).to_string()
     }
 
     fn view(viewer: watch::Receiver<Self>) -> View {
@@ -127,6 +143,7 @@ impl Machine for RestoreJob {
 
     const CREATED: fn() -> RestoreEvent = || RestoreEvent::Created;
     const RESUMED: fn() -> RestoreEvent = || RestoreEvent::Resumed;
+    const CANCELLED: fn() -> RestoreEvent = || RestoreEvent::Cancelled;
 
     fn job_id(&self) -> String {
         self.job_id.clone()
@@ -140,8 +157,16 @@ impl Machine for RestoreJob {
         self.stage == RestoreStage::Finished
     }
 
-    fn is_refused(&self) -> bool {
-        matches!(self.outcome, Some(Outcome::Refused(_)))
+    fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    fn cancellation(&self) -> Option<&Cancellation> {
+        self.cancelled.as_ref()
+    }
+
+    fn snapshot_id(&self) -> String {
+        self.backup_id.to_string()
     }
 
     fn view(viewer: watch::Receiver<Self>) -> View {
@@ -179,7 +204,7 @@ impl Machine for RestoreJob {
 
     fn failed(effect: &RestoreEffect, failure: Failure) -> RestoreEvent {
         match effect {
-            RestoreEffect::Plan(target) | RestoreEffect::Restore(target) => {
+            RestoreEffect::Plan(target) | RestoreEffect::Restore(target) | RestoreEffect::Undo(target) => {
                 RestoreEvent::NodeFailed(target.clone(), failure)
             }
         }

@@ -6,8 +6,6 @@ use crate::job::RestoreJob;
 
 /// Seeds that are named in a message.
 const SHOWN_SEEDS: usize = 10;
-const NO_TRANSACTIONS: &str =
-    "no lightweight transaction is under way in the copy: system.paxos is on none of its nodes";
 
 /// Nothing for a restore of nodes: what to do then is in each node's row.
 pub(crate) fn next_steps(job: &RestoreJob) -> Vec<String> {
@@ -21,7 +19,7 @@ pub(crate) fn next_steps(job: &RestoreJob) -> Vec<String> {
         "one that ends with \"Unable to gossip with any peers\" was not answered by a seed in time: start it again"
             .to_owned(),
     );
-    lines.extend(if has_increments(job) { of_several_instants(job) } else { of_one_instant(job) });
+    lines.extend(of_one_instant(job));
     if job.copy.is_some() {
         lines.push(
             "the copy has host ids of its own; keep its cluster_name apart from the original's, and initial_token as it is"
@@ -64,38 +62,17 @@ fn starts(job: &RestoreJob) -> Vec<String> {
     lines
 }
 
-fn has_increments(job: &RestoreJob) -> bool {
-    job.nodes.values().any(|node| node.manifest.backup_id != job.backup_id)
-}
-
 fn of_one_instant(job: &RestoreJob) -> Vec<String> {
     let transactions = match job.copy {
         None => "lightweight transactions go on from that instant: system.paxos is back on all nodes",
-        Some(_) => NO_TRANSACTIONS,
+        Some(_) => {
+            "no lightweight transaction is under way in the copy: system.paxos is on none of its nodes"
+        }
     };
     let lines = [
         "the nodes are of one instant; hints that were under way and mutations that were dropped are in no backup: run \
          nodetool repair -full on each node once all are up",
         "counters are of that instant on all replicas, and can be counted with at once",
-        transactions,
-    ];
-    lines.map(str::to_owned).to_vec()
-}
-
-/// Each node has what its own last increment held.
-fn of_several_instants(job: &RestoreJob) -> Vec<String> {
-    let transactions = match job.copy {
-        None => {
-            "the same for lightweight transactions: system.paxos is of another moment on each node, and what one has \
-             decided may be known to a part of them alone"
-        }
-        Some(_) => NO_TRANSACTIONS,
-    };
-    let lines = [
-        "the nodes are not of one instant, as increments were taken at another moment on each: run nodetool repair -full \
-         on each node once all are up, before applications write",
-        "until then nobody may count with counters: what is counted on a replica that is behind the others is lost when \
-         they are compared",
         transactions,
     ];
     lines.map(str::to_owned).to_vec()

@@ -22,6 +22,8 @@ pub trait Operations: Send + Sync + 'static {
     async fn restore_backup(&self, request: RestoreRequest) -> Result<RestoreAnswer, OperationError>;
     /// Newest first, one entry per node and call.
     async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError>;
+    /// Answers once the job has ended.
+    async fn cancel_job(&self, selector: JobSelector) -> Result<CancelAnswer, OperationError>;
 }
 
 /// A registered cluster. Times are Unix milliseconds.
@@ -55,6 +57,38 @@ pub struct HistorySelector {
     /// Selects alone: the cluster id is then not looked at.
     pub snapshot_id: Option<String>,
     pub limit: Option<u32>,
+}
+
+/// Which job is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobSelector {
+    /// By its own id.
+    Job(String),
+    /// The only one under way that is about this snapshot.
+    Snapshot(String),
+}
+
+/// What a cancelled job came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct CancelAnswer {
+    pub job_id: String,
+    pub snapshot_id: String,
+    /// FAILED, or COMPLETED when nothing was left to be cut.
+    pub status: Status,
+    /// What was cut.
+    pub message: String,
+    /// As the history has them.
+    pub nodes: Vec<CancelledNode>,
+}
+
+/// One node's part of a cancelled job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct CancelledNode {
+    pub target_ip: String,
+    pub status: Status,
+    pub message: String,
 }
 
 /// The kinds of backup, with the numbers of the wire.

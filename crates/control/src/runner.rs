@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::handles::{Entry, Handles};
-use crate::job::{Failure, HistoryEntry};
+use crate::job::{Failure, HistoryEntry, Outcome};
 use crate::machine::{Machine, Perform};
 use crate::operations::{OperationError, OperationErrorKind};
 use crate::perform::chain;
@@ -211,6 +211,7 @@ impl Runner {
     ) {
         let mut effects = JoinSet::new();
         let mut events = vec![first];
+        let mut is_cancelled = false;
         loop {
             let (next, wanted) = stepped(job.clone(), events.drain(..));
             if next.finished() {
@@ -231,11 +232,22 @@ impl Runner {
                 tracing::info!(job = job.job_id(), "finished");
                 return;
             }
+            if is_cancelled {
+                performer.cut();
+            }
             let stored = Arc::new(job.clone());
             for effect in wanted {
                 effects.spawn(perform(Arc::clone(performer), Arc::clone(&stored), effect));
             }
-            match next_events::<M>(&mut effects).await {
+            let ended = tokio::select! {
+                biased;
+                () = entry.cancel.cancelled(), if !is_cancelled => {
+                    (is_cancelled, events) = (true, vec![M::CANCELLED()]);
+                    continue;
+                }
+                ended = next_events::<M>(&mut effects) => ended,
+            };
+            match ended {
                 Ok(ended) if ended.is_empty() => {
                     let stage = job.stage_name();
                     tracing::error!(job = job.job_id(), stage, "the job has nothing to wait for");
@@ -262,7 +274,7 @@ impl Runner {
             state_json: encode(job),
             parts: parts.map(part::<M>).collect(),
             finished: job.finished(),
-            frees_key: job.is_refused(),
+            frees_key: matches!(job.outcome(), Some(Outcome::Refused(_))),
             rows: changed.map(row).collect(),
         };
         let mut pause = Duration::from_millis(200);

@@ -2,6 +2,7 @@
 
 mod again;
 mod backup;
+mod cancel;
 mod restore;
 mod whole_cluster;
 
@@ -26,8 +27,9 @@ use crate::clock::Clock;
 use crate::job::{BackupJob, Refusal, RestoreJob};
 use crate::nodes::{NodeAccess, NodeDescription};
 use crate::operations::{
-    BackupAnswer, BackupRequest, BackupType, Cluster, ClusterSelector, HistorySelector, NodeEntry,
-    OperationError, OperationErrorKind, Operations, Progress, RestoreAnswer, RestoreRequest, Status,
+    BackupAnswer, BackupRequest, BackupType, CancelAnswer, Cluster, ClusterSelector, HistorySelector,
+    JobSelector, NodeEntry, OperationError, OperationErrorKind, Operations, Progress, RestoreAnswer,
+    RestoreRequest, Status,
 };
 use crate::pauses::Pauses;
 use crate::perform::backup::{BackupPerformer, Once, cluster_manifest};
@@ -390,6 +392,10 @@ impl Operations for Service {
         let rows = self.parts.catalog.restores(&history_selector(selector)).await;
         let rows = rows.map_err(|e| database_failed("list the restores", &e))?;
         Ok(rows.into_iter().map(entry).collect())
+    }
+
+    async fn cancel_job(&self, selector: JobSelector) -> Result<CancelAnswer, OperationError> {
+        self.cancel(&selector).await
     }
 }
 

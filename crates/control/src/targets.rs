@@ -187,5 +187,6 @@ fn part(manifest: &ClusterManifest, node: &NodeManifestRef, target: &str) -> Res
         plan: None,
         restored: None,
         failure: None,
+        cut: None,
     }
 }

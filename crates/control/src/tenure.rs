@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::operations::{
-    BackupAnswer, BackupRequest, Cluster, ClusterSelector, HistorySelector, NodeEntry, OperationError,
-    OperationErrorKind, Operations, RestoreAnswer, RestoreRequest,
+    BackupAnswer, BackupRequest, CancelAnswer, Cluster, ClusterSelector, HistorySelector, JobSelector,
+    NodeEntry, OperationError, OperationErrorKind, Operations, RestoreAnswer, RestoreRequest,
 };
 use crate::perform::chain;
 use crate::service::{Service, ServiceParts};
@@ -229,5 +229,8 @@ impl Operations for Tenure {
 
     async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {
         self.serve(|service| async move { service.list_restores(selector).await }).await
+    }
+    async fn cancel_job(&self, selector: JobSelector) -> Result<CancelAnswer, OperationError> {
+        self.serve(|service| async move { service.cancel_job(selector).await }).await
     }
 }

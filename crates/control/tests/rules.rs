@@ -126,6 +126,7 @@ fn sending() -> BackupJob {
         outcome: None,
         notes: Vec::new(),
         told: Vec::new(),
+        cancelled: None,
     }
 }
 

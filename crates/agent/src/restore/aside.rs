@@ -78,6 +78,29 @@ pub(crate) fn moved_by(facts: &Facts, job_id: &str) -> Vec<PathBuf> {
     moved
 }
 
+/// Whether anybody but this job has moved something aside.
+pub(crate) fn is_moved_by_others(facts: &Facts) -> Result<bool, FileError> {
+    let own = facts.move_aside.as_deref().map(directory);
+    let roots = facts.roots.iter().map(|root| &root.path);
+    for path in roots.chain(facts.sides.iter().map(|side| &side.path)) {
+        let Some(tree) = Tree::root(path, &Steps::default())? else { continue };
+        for entry in tree.each_entry()? {
+            let (name, _) = entry?;
+            if is_aside(&name) && own.as_deref() != name.to_str() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The directories from which this job has moved something.
+pub(crate) fn moved_to(facts: &Facts, job_id: &str) -> Vec<InTheWay> {
+    let moved = moved_by(facts, job_id);
+    let directories = moved.iter().filter_map(|aside| aside.parent());
+    directories.map(|path| InTheWay { directory: path.to_owned(), found: Found::default() }).collect()
+}
+
 /// Moves everything in these directories, but what `stays` and what was moved before. Durable when it returns.
 pub(crate) fn move_all(
     in_the_way: &[InTheWay],

@@ -64,6 +64,18 @@ pub(crate) async fn run(
     run_counted(context, machine, request, spool, Steps::default()).await
 }
 
+/// Takes back what a stopped restore has begun. `None` when the node is as it was before, else what remains. `spool` as
+/// in [`plan`].
+pub(crate) async fn undo(
+    context: &Context,
+    machine: &Machine,
+    request: &RestoreRequest,
+    spool: &Path,
+) -> Result<Option<String>, RestoreError> {
+    let Prepared { facts, .. } = prepare(context, machine, request, spool).await?;
+    on_thread(move || Ok(place::undo(&facts, &Steps::default())?)).await
+}
+
 /// What is known before anything is done.
 struct Prepared {
     store: Arc<dyn Store>,
@@ -119,8 +131,12 @@ async fn run_counted(
         give_up(&error, &facts, &begun).await;
         return Err(error);
     }
-    let (context, known, whole) = (context.clone(), Arc::clone(&facts), Arc::clone(&manifest));
-    on_thread(move || finish(&begun, &context, &known, &whole, &layout)).await?;
+    // From here on it is not stopped any more.
+    if context.cancel.is_cancelled() {
+        return Err(RestoreError::Cancelled);
+    }
+    let (known, whole) = (Arc::clone(&facts), Arc::clone(&manifest));
+    on_thread(move || finish(&begun, &known, &whole, &layout)).await?;
     let mut notes = plan::notes(&facts);
     notes.extend(
         request.move_aside.as_deref().and_then(|job_id| plan::moved(&aside::moved_by(&facts, job_id))),
@@ -137,14 +153,8 @@ fn begin(facts: &Facts, marker: &Marker, steps: &Steps) -> Result<Begun, Restore
     if is_only_proven(facts) { place::open(facts, steps) } else { place::begin(facts, marker, steps) }
 }
 
-fn finish(
-    begun: &Begun,
-    context: &Context,
-    facts: &Facts,
-    manifest: &Manifest,
-    layout: &Layout,
-) -> Result<(), RestoreError> {
-    if is_only_proven(facts) { begun.unmark(facts) } else { begun.finish(context, facts, manifest, layout) }
+fn finish(begun: &Begun, facts: &Facts, manifest: &Manifest, layout: &Layout) -> Result<(), RestoreError> {
+    if is_only_proven(facts) { begun.unmark(facts) } else { begun.finish(facts, manifest, layout) }
 }
 
 /// What would fail again leaves the node as it was, unless an earlier call has placed files. Everything else

@@ -48,6 +48,9 @@ impl FileError {
 pub(crate) struct Steps {
     #[cfg(test)]
     pub(crate) left: Option<std::sync::Arc<std::sync::atomic::AtomicI64>>,
+    /// Cancelled then, instead of a panic.
+    #[cfg(test)]
+    pub(crate) cancel: Option<tokio_util::sync::CancellationToken>,
 }
 
 impl Steps {
@@ -56,7 +59,11 @@ impl Steps {
         #[cfg(test)]
         if let Some(left) = &self.left {
             let left = left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-            assert!(left > 0, "killed by the test");
+            match &self.cancel {
+                Some(cancel) if left <= 0 => cancel.cancel(),
+                Some(_) => {}
+                None => assert!(left > 0, "killed by the test"),
+            }
         }
     }
 }

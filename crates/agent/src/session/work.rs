@@ -92,6 +92,10 @@ impl Worker {
                 let summary = Box::pin(restore::run(&context, &self.machine, &request, spool)).await;
                 summary.map(Reply::Restored).map_err(IntoAgentError::into_agent_error)
             }
+            Request::UndoRestore(request) => {
+                let left = Box::pin(restore::undo(&context, &self.machine, &request, spool)).await;
+                left.map(|left| Reply::Undone { left }).map_err(IntoAgentError::into_agent_error)
+            }
         }
     }
 
@@ -119,6 +123,7 @@ fn needs_lock(request: &Request) -> bool {
         request,
         Request::Upload(_)
             | Request::Restore(_)
+            | Request::UndoRestore(_)
             | Request::SweepSnapshots(_)
             | Request::ClearSuperseded(_)
             | Request::ClearIncluded(_)

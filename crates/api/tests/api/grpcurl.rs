@@ -75,6 +75,7 @@ async fn list_and_describe() {
                 grpc.reflection.v1.ServerReflection
                 grpc.reflection.v1alpha.ServerReflection
                 rpc.Cassy
+                rpc.CassyOps
             "#]],
         )
         .await;
@@ -474,4 +475,31 @@ async fn unknown_fields_are_refused_by_grpcurl_itself() {
     let output = grpcurl.run(&["-d", r#"{"cluster":"x"}"#], &["rpc.Cassy/ListClusters"]).await;
     assert!(!output.status.success(), "{output:?}");
     assert_eq!(grpcurl.server.played.take_calls(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn cancel() {
+    let Some(grpcurl) = Grpcurl::start().await else {
+        return;
+    };
+    let body = format!(r#"{{"snapshot_id":"{SNAPSHOT}"}}"#);
+    let output = grpcurl.run(&["-d", &body], &["rpc.CassyOps/CancelJob"]).await;
+    assert!(output.status.success(), "{output:?}");
+    expect![[r#"
+        {
+          "status": "FAILED",
+          "job_id": "0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3",
+          "snapshot_id": "0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3",
+          "message": "cancelled while upload: 1 of 2 nodes had finished",
+          "nodes": [
+            {
+              "target_ip": "10.0.0.1",
+              "status": "COMPLETED",
+              "message": "7 files"
+            }
+          ]
+        }
+    "#]]
+    .assert_eq(&String::from_utf8_lossy(&output.stdout));
+    assert_eq!(grpcurl.server.played.last_call(), format!("Snapshot({SNAPSHOT:?})"));
 }

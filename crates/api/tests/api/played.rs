@@ -13,8 +13,8 @@ use std::{
 use async_trait::async_trait;
 use cassy_api::{Limits, proto::cassy_client::CassyClient};
 use cassy_control::{
-    BackupAnswer, BackupRequest, Cluster, ClusterSelector, HistorySelector, NodeEntry, OperationError,
-    Operations, Progress, RestoreAnswer, RestoreRequest, Status,
+    BackupAnswer, BackupRequest, CancelAnswer, CancelledNode, Cluster, ClusterSelector, HistorySelector,
+    JobSelector, NodeEntry, OperationError, Operations, Progress, RestoreAnswer, RestoreRequest, Status,
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -180,6 +180,21 @@ impl Operations for Played {
 
     async fn list_restores(&self, selector: HistorySelector) -> Result<Vec<NodeEntry>, OperationError> {
         Ok(vec![restore_entry(); self.play(format!("{selector:?}")).await?])
+    }
+
+    async fn cancel_job(&self, selector: JobSelector) -> Result<CancelAnswer, OperationError> {
+        self.play(format!("{selector:?}")).await?;
+        Ok(CancelAnswer {
+            job_id: JOB.into(),
+            snapshot_id: SNAPSHOT.into(),
+            status: Status::Failed,
+            message: "cancelled while upload: 1 of 2 nodes had finished".into(),
+            nodes: vec![CancelledNode {
+                target_ip: "10.0.0.1".into(),
+                status: Status::Completed,
+                message: "7 files".into(),
+            }],
+        })
     }
 }
 

@@ -84,15 +84,16 @@ fn names_and_numbers() {
     for message in &set.file[0].message_type {
         describe("", message, &mut lines);
     }
-    let service = &set.file[0].service[0];
-    for method in &service.method {
-        lines += &format!(
-            "{}.{}: {} -> {}\n",
-            service.name(),
-            method.name(),
-            method.input_type(),
-            method.output_type()
-        );
+    for service in &set.file[0].service {
+        for method in &service.method {
+            lines += &format!(
+                "{}.{}: {} -> {}\n",
+                service.name(),
+                method.name(),
+                method.input_type(),
+                method.output_type()
+            );
+        }
     }
     for value in &set.file[0].enum_type[0].value {
         lines += &format!("{} = {}\n", value.name(), value.number());
@@ -116,12 +117,16 @@ fn names_and_numbers() {
         RestoreStatusListingRequest: 1 string cluster_id, 2 string target_ip, 3 string snapshot_id, 4 int32 limit
         RestoreStatusListingResponse: 1 string cluster_id, 3 repeated .rpc.RestoreStatusListingResponse.Entry entries
         RestoreStatusListingResponse.Entry: 1 string target_ip, 2 string snapshot_id, 3 uint64 created_at, 4 uint64 updated_at, 5 uint32 restore_type, 6 .rpc.OperationStatus status, 100 string message, 101 uint64 bytes_done, 102 uint64 bytes_total, 103 string job_id
+        CancelJobRequest: 1 string job_id, 2 string snapshot_id
+        CancelJobResponse: 1 .rpc.OperationStatus status, 2 string job_id, 3 string snapshot_id, 4 string message, 5 repeated .rpc.CancelJobResponse.Node nodes
+        CancelJobResponse.Node: 1 string target_ip, 2 .rpc.OperationStatus status, 3 string message
         Cassy.RegisterCluster: .rpc.ClusterRegistrationRequest -> .rpc.ClusterRegistrationResponse
         Cassy.ListClusters: .rpc.ClusterListingRequest -> .rpc.ClusterListingResponse
         Cassy.ListBackups: .rpc.BackupListingRequest -> .rpc.BackupListingResponse
         Cassy.TakeBackup: .rpc.BackupRequest -> .rpc.BackupResponse
         Cassy.RestoreBackup: .rpc.RestoreRequest -> .rpc.RestoreResponse
         Cassy.ListRestoreStatuses: .rpc.RestoreStatusListingRequest -> .rpc.RestoreStatusListingResponse
+        CassyOps.CancelJob: .rpc.CancelJobRequest -> .rpc.CancelJobResponse
         UNKNOWN = 0
         INITIALIZED = 1
         STARTED = 2

@@ -1,9 +1,10 @@
 //! Every field of every call, before the operations see it.
 
 use cassy_api::proto;
+use cassy_api::proto::cassy_ops_client::CassyOpsClient;
 use tonic::{Code, Status};
 
-use crate::played::{CLUSTER, Played, SNAPSHOT, Server};
+use crate::played::{CLUSTER, JOB, Played, SNAPSHOT, Server};
 
 const INCONSISTENT: &str = "The request is invalid or inconsistent.";
 
@@ -357,4 +358,26 @@ async fn idempotency_keys() {
         client.restore_backup(proto::RestoreRequest { idempotency_key: key, ..restore() }).await.unwrap();
         assert!(server.played.last_call().contains(&asked));
     }
+}
+
+#[tokio::test]
+async fn which_job_to_cancel() {
+    let server = Server::start().await;
+    let mut client = CassyOpsClient::new(server.channel().await);
+    let of = |job_id: &str, snapshot_id: &str| proto::CancelJobRequest {
+        job_id: job_id.to_owned(),
+        snapshot_id: snapshot_id.to_owned(),
+    };
+    for (job_id, snapshot_id, told) in [
+        ("", "", INCONSISTENT),
+        (JOB, SNAPSHOT, INCONSISTENT),
+        ("../x", "", "job_id \"../x\" is not a UUID"),
+        ("", "7", "snapshot_id \"7\" is not a UUID"),
+        ("a\nb", "", "job_id holds control characters"),
+    ] {
+        let answer = client.cancel_job(of(job_id, snapshot_id)).await;
+        refused(&server.played, answer, Code::InvalidArgument, told);
+    }
+    client.cancel_job(of(&JOB.to_uppercase(), "")).await.unwrap();
+    assert_eq!(server.played.last_call(), format!("Job({JOB:?})"));
 }

@@ -32,6 +32,34 @@ pub enum Outcome {
     Failed,
 }
 
+/// That a job was cancelled, and how far it was then. It begins nothing more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancellation {
+    /// The stage of the job.
+    pub stage: String,
+    /// Nodes whose part was done.
+    pub finished: usize,
+    /// All nodes.
+    pub nodes: usize,
+}
+
+impl Cancellation {
+    /// For the job as a whole.
+    pub fn text(&self) -> String {
+        self.text_in(&self.stage)
+    }
+
+    fn text_in(&self, stage: &str) -> String {
+        format!("cancelled while {stage}: {} of {} nodes had finished", self.finished, self.nodes)
+    }
+
+    /// For the part of a node that was in this stage, with what was cut of it.
+    fn failure(&self, stage: &str, cut: Option<&str>) -> Failure {
+        let cut = cut.map(|cut| format!("; {cut}")).unwrap_or_default();
+        Failure { unavailable: false, message: format!("{}{cut}", self.text_in(stage)), hint: None }
+    }
+}
+
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {

@@ -9,7 +9,7 @@ use cassy_agent_protocol::{MovedAside, ParentManifest, RestorePlan, RestoreSumma
 use cassy_backup_format::{BackupId, ClusterId, HostId};
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, HistoryEntry, Nodes, Outcome, Refusal};
+use super::{Cancellation, Failure, HistoryEntry, Nodes, Outcome, Refusal};
 use crate::operations::Status;
 
 /// Stored before it starts; every stage may be performed twice.
@@ -71,6 +71,9 @@ pub struct RestoreJob {
     /// What the operator is told with the answer: it was known before the job was made.
     #[serde(default)]
     pub told: Vec<String>,
+    /// Set when it is cancelled.
+    #[serde(default)]
+    pub cancelled: Option<Cancellation>,
 }
 
 /// One node's part.
@@ -88,6 +91,9 @@ pub struct RestoreNode {
     pub restored: Option<RestoreSummary>,
     /// Why this node's part failed.
     pub failure: Option<Failure>,
+    /// What was cut of it, when it was cancelled: from then on it is being undone.
+    #[serde(default)]
+    pub cut: Option<String>,
 }
 
 /// What happened.
@@ -97,10 +103,14 @@ pub enum RestoreEvent {
     Created,
     /// The server started and found the job unfinished.
     Resumed,
+    /// Nothing more is to begin, and what may be cut is being stopped.
+    Cancelled,
     /// A node has answered its plan.
     Planned(String, RestorePlan),
     /// A node is restored.
     Restored(String, RestoreSummary),
+    /// What was begun on a node is undone; or what remains of it, in words.
+    Undone(String, Option<String>),
     /// A node has failed in the current stage.
     NodeFailed(String, Failure),
 }
@@ -112,6 +122,8 @@ pub enum RestoreEffect {
     Plan(String),
     /// Restore the node.
     Restore(String),
+    /// Take back what was begun there and cut, as long as nothing was placed.
+    Undo(String),
 }
 
 impl RestoreJob {
@@ -148,8 +160,11 @@ impl RestoreJob {
                 let effects = self.nodes.keys().cloned().map(RestoreEffect::Plan).collect();
                 (self, effects)
             }
+            (_, RestoreEvent::Cancelled) => self.cancel(),
+            (RestoreStage::Plan, RestoreEvent::Resumed) if self.cancelled.is_some() => self.cut_in_plan(),
             (RestoreStage::Plan, RestoreEvent::Resumed) => self.never_accepted(),
             (RestoreStage::Restore, RestoreEvent::Resumed) => {
+                self.cut_what_was_open();
                 let effects = self.restore_effects();
                 (self, effects)
             }
@@ -166,6 +181,12 @@ impl RestoreJob {
                 };
                 node.restored = Some(summary);
                 self.restored()
+            }
+            (_, RestoreEvent::Undone(target, left)) => self.undone(&target, left),
+            (RestoreStage::Restore, RestoreEvent::NodeFailed(target, failure))
+                if self.cancelled.is_some() =>
+            {
+                self.failed_while_cancelled(target, &failure)
             }
             (stage, RestoreEvent::NodeFailed(target, failure)) => {
                 let Some(node) = self.open(&target, stage, stage) else {
@@ -203,6 +224,9 @@ impl RestoreJob {
         if self.nodes.values().any(|n| n.plan.is_none() && n.failure.is_none()) {
             return (self, Vec::new());
         }
+        if self.cancelled.is_some() {
+            return self.cut_in_plan();
+        }
         let refusals: Vec<_> = self.nodes.iter().flat_map(|(target, node)| refusals(target, node)).collect();
         if !refusals.is_empty() {
             self.outcome = Some(Outcome::Refused(refusals));
@@ -219,7 +243,10 @@ impl RestoreJob {
         self.nodes
             .iter()
             .filter(|(_, node)| open(node))
-            .map(|(target, _)| RestoreEffect::Restore(target.clone()))
+            .map(|(target, node)| match node.cut {
+                None => RestoreEffect::Restore(target.clone()),
+                Some(_) => RestoreEffect::Undo(target.clone()),
+            })
             .collect()
     }
 
@@ -231,6 +258,69 @@ impl RestoreJob {
         self.outcome = Some(if failed { Outcome::Failed } else { Outcome::Completed });
         self.stage = RestoreStage::Finished;
         (self, Vec::new())
+    }
+}
+
+/// What cancelling makes of it.
+impl RestoreJob {
+    fn cancel(mut self) -> (Self, Vec<RestoreEffect>) {
+        if self.cancelled.is_none() {
+            self.cancelled = Some(Cancellation {
+                stage: self.stage.name().to_owned(),
+                finished: self.nodes.values().filter(|node| node.restored.is_some()).count(),
+                nodes: self.nodes.len(),
+            });
+        }
+        (self, Vec::new())
+    }
+
+    /// Nothing was touched; but unlike a refusal it is told in the history.
+    fn cut_in_plan(mut self) -> (Self, Vec<RestoreEffect>) {
+        let Some(cancelled) = &self.cancelled else { return (self, Vec::new()) };
+        for node in self.nodes.values_mut().map(Arc::make_mut) {
+            node.failure = Some(cancelled.failure(RestoreStage::Plan.name(), None));
+        }
+        self.outcome = Some(Outcome::Failed);
+        self.stage = RestoreStage::Finished;
+        (self, Vec::new())
+    }
+
+    /// Of a cancelled restore nothing begins anew after a restart.
+    fn cut_what_was_open(&mut self) {
+        if self.cancelled.is_none() {
+            return;
+        }
+        let open = |node: &&mut Arc<RestoreNode>| node.restored.is_none() && node.failure.is_none();
+        for node in self.nodes.values_mut().filter(open).map(Arc::make_mut) {
+            node.cut.get_or_insert_with(|| "the server was restarted meanwhile".to_owned());
+        }
+    }
+
+    /// The restore of a node was cut, and is undone; or it could not be undone.
+    fn failed_while_cancelled(mut self, target: String, failure: &Failure) -> (Self, Vec<RestoreEffect>) {
+        let stage = self.stage;
+        let Some(node) = self.open(&target, stage, RestoreStage::Restore) else { return (self, Vec::new()) };
+        if node.cut.is_none() {
+            node.cut = Some(failure.text());
+            return (self, vec![RestoreEffect::Undo(target)]);
+        }
+        let left = format!(
+            "what was staged could not be removed, and Cassandra does not start until the same restore is called again: {}",
+            failure.text()
+        );
+        self.undone(&target, Some(left))
+    }
+
+    fn undone(mut self, target: &str, left: Option<String>) -> (Self, Vec<RestoreEffect>) {
+        let (stage, cancelled) = (self.stage, self.cancelled.clone());
+        let (Some(cancelled), Some(node)) = (cancelled, self.open(target, stage, RestoreStage::Restore))
+        else {
+            return (self, Vec::new());
+        };
+        let cut = node.cut.clone().unwrap_or_default();
+        let left = left.unwrap_or_else(|| "the node is as it was before".to_owned());
+        node.failure = Some(cancelled.failure(RestoreStage::Restore.name(), Some(&format!("{cut}; {left}"))));
+        self.restored()
     }
 }
 
@@ -257,3 +347,6 @@ fn entry(target: &str, node: &RestoreNode) -> HistoryEntry {
     };
     HistoryEntry { target: target.to_owned(), status, message }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,8 @@ impl Perform<BackupJob> for BackupPerformer {
                 Err(error) => BackupEvent::NodeFailed(*stage, target.clone(), error.into()),
             },
             BackupEffect::Pin => {
-                match retried(|| pins::choose_and_pin(&*self.store, &self.keys, job)).await {
+                let pin = retried(|| pins::choose_and_pin(&*self.store, &self.keys, job));
+                match self.links.cut.unless(pin).await {
                     Ok(parents) => BackupEvent::Pinned(parents),
                     Err(error) => BackupEvent::PinFailed(error.into()),
                 }
@@ -100,12 +101,18 @@ impl Perform<BackupJob> for BackupPerformer {
         }
     }
 
+    fn cut(&self) {
+        self.links.cut.make();
+    }
+
     async fn release(&self) {
         self.links.close().await;
     }
 }
 
 impl BackupPerformer {
+    /// What is dropped when the job is cut leaves nothing that clearing does not find. A snapshot is waited for: its tag
+    /// would come later than the clearing.
     async fn node(&self, job: &BackupJob, stage: BackupStage, target: &str) -> Result<NodeDone, NodeError> {
         let link = self.links.to(target);
         let work = async {
@@ -118,11 +125,15 @@ impl BackupPerformer {
         };
         match stage {
             BackupStage::Prepare => {
-                let _turn = turn(&self.once.prepares).await;
-                self.limited(stage, target, PREPARE_LIMIT, self.prepare(job, target, &link)).await
+                let prepare = async {
+                    let _turn = turn(&self.once.prepares).await;
+                    self.limited(stage, target, PREPARE_LIMIT, self.prepare(job, target, &link)).await
+                };
+                self.links.cut.unless(prepare).await
             }
             BackupStage::Upload => {
-                let _turn = turn(&self.once.uploads).await;
+                let turn = async { Ok::<_, NodeError>(turn(&self.once.uploads).await) };
+                let _turn = self.links.cut.unless(turn).await?;
                 self.upload(job, target, &link).await
             }
             BackupStage::Clear => {
@@ -131,7 +142,12 @@ impl BackupPerformer {
                 self.links.close_one(target).await;
                 Ok(NodeDone::Cleared(left))
             }
-            BackupStage::List => self.limited(stage, target, PREPARE_LIMIT, work).await,
+            BackupStage::List => {
+                self.links.cut.unless(self.limited(stage, target, PREPARE_LIMIT, work)).await
+            }
+            BackupStage::Flush => {
+                self.links.cut.unless(self.limited(stage, target, CASSANDRA_LIMIT, work)).await
+            }
             _ => self.limited(stage, target, CASSANDRA_LIMIT, work).await,
         }
     }
@@ -240,7 +256,8 @@ impl BackupPerformer {
                     return Ok(NodeDone::Uploaded(summary));
                 }
                 Ok(other) => return Err(unexpected(target, &other)),
-                Err(error) => link.pause_before_retry(&mut tries, error).await?,
+                Err(_cut) if self.links.cut.is_made() => return Err(link.stopped("sent")),
+                Err(error) => self.links.cut.unless(link.pause_before_retry(&mut tries, error)).await?,
             }
         }
     }
@@ -476,6 +493,7 @@ mod tests {
             outcome: None,
             notes: Vec::new(),
             told: Vec::new(),
+            cancelled: None,
         });
         let present: Vec<_> = manifest.nodes.iter().map(|node| node.address.as_str()).collect();
         let missing: Vec<_> =

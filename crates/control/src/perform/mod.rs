@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cassy_store::{Class, StoreError};
 
+use crate::cut::Cut;
 use crate::link::Link;
 use crate::nodes::{NodeAccess, NodeError, NodeErrorKind};
 use crate::progress::ProgressBoard;
@@ -26,6 +27,7 @@ pub(crate) struct Links {
     access: Arc<dyn NodeAccess>,
     progress: Arc<ProgressBoard>,
     by_address: Mutex<HashMap<String, Arc<Link>>>,
+    pub(crate) cut: Cut,
 }
 
 impl Links {
@@ -35,13 +37,14 @@ impl Links {
         access: Arc<dyn NodeAccess>,
         progress: Arc<ProgressBoard>,
     ) -> Self {
-        Self { job_id, epoch, access, progress, by_address: Mutex::default() }
+        Self { job_id, epoch, access, progress, by_address: Mutex::default(), cut: Cut::default() }
     }
 
     pub(crate) fn to(&self, address: &str) -> Arc<Link> {
         let mut links = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.entry(address.to_owned()).or_insert_with(|| {
-            let link = Link::new(address, &self.job_id, self.epoch, Arc::clone(&self.access));
+            let link =
+                Link::new(address, &self.job_id, self.epoch, Arc::clone(&self.access), self.cut.clone());
             self.progress.watch(&self.job_id, address, link.progress());
             Arc::new(link)
         });

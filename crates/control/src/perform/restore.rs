@@ -27,15 +27,25 @@ pub(crate) struct RestorePerformer {
 impl Perform<RestoreJob> for RestorePerformer {
     async fn perform(&self, job: &RestoreJob, effect: &RestoreEffect) -> RestoreEvent {
         match effect {
-            RestoreEffect::Plan(target) => match bounded(target, self.plan(job, target)).await {
-                Ok(plan) => RestoreEvent::Planned(target.clone(), plan),
-                Err(error) => RestoreEvent::NodeFailed(target.clone(), error.into()),
-            },
+            RestoreEffect::Plan(target) => {
+                match self.links.cut.unless(bounded(target, self.plan(job, target))).await {
+                    Ok(plan) => RestoreEvent::Planned(target.clone(), plan),
+                    Err(error) => RestoreEvent::NodeFailed(target.clone(), error.into()),
+                }
+            }
             RestoreEffect::Restore(target) => match self.restore(job, target).await {
                 Ok(summary) => RestoreEvent::Restored(target.clone(), summary),
                 Err(error) => RestoreEvent::NodeFailed(target.clone(), error.into()),
             },
+            RestoreEffect::Undo(target) => match self.undo(job, target).await {
+                Ok(left) => RestoreEvent::Undone(target.clone(), left),
+                Err(error) => RestoreEvent::NodeFailed(target.clone(), error.into()),
+            },
         }
+    }
+
+    fn cut(&self) {
+        self.links.cut.make();
     }
 
     async fn release(&self) {
@@ -67,15 +77,27 @@ impl RestorePerformer {
     }
 
     async fn restore(&self, job: &RestoreJob, target: &str) -> Result<RestoreSummary, NodeError> {
-        let node = job.nodes.get(target).and_then(|node| node.plan.as_ref());
-        let plan = node.ok_or_else(|| permanent(format!("{target} has no plan")))?;
+        let plan = planned(job, target)?;
         let link = self.links.to(target);
         let request = Request::Restore(Box::new(self.request(job, target)?));
-        match link.request_repeatedly(directory(plan, target)?, &request).await? {
-            Reply::Restored(summary) => {
+        match link.request_repeatedly(directory(plan, target)?, &request).await {
+            Ok(Reply::Restored(summary)) => {
                 link.completed(summary.bytes);
                 Ok(summary)
             }
+            Ok(other) => Err(unexpected(target, &other)),
+            Err(_cut) if self.links.cut.is_made() => Err(link.stopped("fetched")),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What remains of a restore that was cut, in words.
+    async fn undo(&self, job: &RestoreJob, target: &str) -> Result<Option<String>, NodeError> {
+        let request = Request::UndoRestore(Box::new(self.request(job, target)?));
+        let lock = directory(planned(job, target)?, target)?;
+        let undone = timeout(PLAN_LIMIT, self.links.to(target).request_repeatedly(lock, &request)).await;
+        match undone.unwrap_or_else(|_elapsed| Err(too_slow(target)))? {
+            Reply::Undone { left } => Ok(left),
             other => Err(unexpected(target, &other)),
         }
     }
@@ -116,6 +138,16 @@ async fn bounded(
         let message = format!("{target}: the plan did not end within {} s", PLAN_LIMIT.as_secs());
         Err(NodeError::new(NodeErrorKind::Transient, message))
     })
+}
+
+fn planned<'a>(job: &'a RestoreJob, target: &str) -> Result<&'a RestorePlan, NodeError> {
+    let plan = job.nodes.get(target).and_then(|node| node.plan.as_ref());
+    plan.ok_or_else(|| permanent(format!("{target} has no plan")))
+}
+
+fn too_slow(target: &str) -> NodeError {
+    let message = format!("{target}: the restore was not undone within {} s", PLAN_LIMIT.as_secs());
+    NodeError::new(NodeErrorKind::Transient, message)
 }
 
 fn directory<'a>(plan: &'a RestorePlan, target: &str) -> Result<&'a str, NodeError> {

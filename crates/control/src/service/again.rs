@@ -81,7 +81,8 @@ impl Service {
     ) -> Result<M, OperationError> {
         // It may end between the two looks.
         for _ in 0..2 {
-            if let Some(view) = self.runner.handles.of(job_id).and_then(M::of_view) {
+            let handle = self.runner.handles.of(job_id);
+            if let Some(view) = handle.and_then(|handle| M::of_view(handle.view)) {
                 return answered(view, ready).await;
             }
             let stored = self.parts.catalog.job(job_id).await;

@@ -101,6 +101,7 @@ impl Service {
             outcome: None,
             notes: Vec::new(),
             told,
+            cancelled: None,
         })
     }
 }
@@ -128,7 +129,7 @@ fn answer(job: BackupJob, status: Status) -> Result<BackupAnswer, OperationError
         Some(format!("{target}: {}", failure.text()))
     });
     let unproven = job.cluster_wide.as_ref().filter(|own| own.unproven.is_some());
-    let unproven = unproven.and_then(ClusterWide::message);
+    let unproven = unproven.and_then(|own| own.message(false));
     let message: Vec<String> = unproven.into_iter().chain(job.told.iter().cloned()).chain(failures).collect();
     Ok(BackupAnswer {
         status: if all_failed { Status::Failed } else { status },

@@ -160,6 +160,7 @@ impl Service {
             nodes,
             outcome: None,
             told,
+            cancelled: None,
         };
         Ok(Prepared { job, refusals })
     }

@@ -235,12 +235,12 @@ impl NodeAccess for Rings {
 pub(crate) struct FakeAccess(pub(crate) Arc<Ring>);
 
 /// Counted as long as it lives.
-struct FakeAgent(Arc<Ring>);
+struct FakeAgent(Arc<Ring>, Notify);
 
 impl FakeAgent {
     fn start(ring: &Arc<Ring>) -> Self {
         ring.agents.send_modify(|count| *count += 1);
-        Self(Arc::clone(ring))
+        Self(Arc::clone(ring), Notify::new())
     }
 }
 
@@ -278,7 +278,14 @@ impl Agent for FakeAgent {
     async fn request(&self, request: Request, progress: OnProgress) -> Result<Reply, NodeError> {
         let json = serde_json::to_value(&request).unwrap();
         let name = json["request"].as_str().unwrap();
-        self.0.step(name).await?;
+        // What is asked to stop does so until it has had its effect.
+        tokio::select! {
+            biased;
+            () = self.1.notified() => {
+                return Err(NodeError::new(NodeErrorKind::Transient, format!("{name} was cancelled")));
+            }
+            reached = self.0.step(name) => reached?,
+        }
         let reply = match request {
             Request::Inspect(_) => Reply::Inspected(Box::new(NodeFacts {
                 pid: Some(1),
@@ -323,6 +330,7 @@ impl Agent for FakeAgent {
             Request::Lock(_) | Request::CheckStore(_) | Request::Guard(_) | Request::ReleaseGuard => {
                 Reply::Done
             }
+            Request::UndoRestore(_) => Reply::Undone { left: None },
             Request::ReadTokens(_) => Reply::Tokens { yaml: String::new(), tokens: Vec::new() },
         };
         self.0.step(&format!("after {name}")).await?;
@@ -333,7 +341,9 @@ impl Agent for FakeAgent {
         FakeAccess(Arc::clone(&self.0)).cassandra(NODE).await
     }
 
-    async fn cancel(&self) {}
+    async fn cancel(&self) {
+        self.1.notify_waiters();
+    }
 
     async fn close(&self) {}
 }

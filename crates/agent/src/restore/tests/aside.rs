@@ -14,7 +14,7 @@ const JOB: &str = "job-1";
 const DIRECTORIES: [&str; 5] = ["data", "data2", "commitlog", "hints", "caches"];
 
 /// A node that is not empty: also with files that have the names and sizes of the backup's, and are others.
-fn full_node() -> Node {
+pub(super) fn full_node() -> Node {
     let node = Node::new();
     let local = format!("data/system/local-{:032x}", 3);
     for (path, content) in [
@@ -34,7 +34,7 @@ fn full_node() -> Node {
     node
 }
 
-async fn request(backup: &Backup, node: &Node, job: &str) -> RestoreRequest {
+pub(super) async fn request(backup: &Backup, node: &Node, job: &str) -> RestoreRequest {
     RestoreRequest { move_aside: Some(job.to_owned()), ..backup.request(node).await }
 }
 
@@ -43,7 +43,7 @@ async fn planned(node: &Node, request: &RestoreRequest) -> RestorePlan {
 }
 
 /// Everything in Cassandra's directories, by path below the node.
-fn everything(node: &Node) -> Files {
+pub(super) fn everything(node: &Node) -> Files {
     let of = |name: &&str| {
         files(&node.path(name))
             .into_iter()

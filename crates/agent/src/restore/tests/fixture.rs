@@ -289,8 +289,9 @@ impl Node {
     pub(super) async fn run_killed(&self, request: &RestoreRequest, change: i64) -> bool {
         quiet();
         let left = Arc::new(AtomicI64::new(change));
-        let outcome =
-            self.run_with(&Context::default(), request, Steps { left: Some(Arc::clone(&left)) }).await;
+        let outcome = self
+            .run_with(&Context::default(), request, Steps { left: Some(Arc::clone(&left)), cancel: None })
+            .await;
         let killed = left.load(Ordering::SeqCst) < 0;
         assert_eq!(killed, outcome.is_err(), "{outcome:?}");
         killed

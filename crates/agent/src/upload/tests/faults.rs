@@ -327,9 +327,16 @@ async fn cancelling_stops_it_and_leaves_nothing_half() {
     let bench = Bench::new(example());
     let ctx = Context::default();
     let cancel = ctx.cancel.clone();
-    let act = Arc::new(move || cancel.cancel());
+    let told = Arc::new(std::sync::OnceLock::new());
+    let when = Arc::clone(&told);
+    let act = Arc::new(move || {
+        when.set(std::time::Instant::now()).expect("once");
+        cancel.cancel();
+    });
     let store = Meddling { inner: Arc::clone(&bench.store), suffix: "nb-2-big-Data.db", act };
     let error = run_on(&ctx, &bench.request, &bench.spool, Arc::new(store)).await.expect_err("cancelled");
+    let took = told.get().expect("told").elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
     assert_eq!(error.into_agent_error().kind, AgentErrorKind::Cancelled);
     let objects = bench.objects().await;
     assert!(!objects.iter().any(|object| object.key.as_str().contains("/manifest/")), "no manifest");

@@ -22,24 +22,27 @@ pub struct ClusterWide {
 }
 
 impl ClusterWide {
-    /// What the history says of it.
-    pub(crate) fn message(&self) -> Option<String> {
+    /// What the history says of it: what it is worth, unless it has failed, and how long the applications were paused.
+    pub(crate) fn message(&self, has_failed: bool) -> Option<String> {
         let freeze = self.freeze.as_ref()?;
-        let mut text = match &self.unproven {
-            None => "consistent across the cluster".to_owned(),
-            Some(why) => {
-                format!("kept as a backup of single nodes, not consistent across them: {}", why.text())
-            }
-        };
-        text.push_str(&format!(
-            "; {} instances paused for {} ms, the slowest snapshot took {} ms ({})",
-            freeze.instances.len(),
-            freeze.ended_at_ms.saturating_sub(freeze.started_at_ms),
-            freeze.slowest_snapshot_ms,
-            freeze.slowest_node
-        ));
-        freeze.notes.iter().for_each(|note| text.push_str(&format!("; {note}")));
-        Some(text)
+        let mut said = Vec::new();
+        match &self.unproven {
+            _ if has_failed => {}
+            None => said.push("consistent across the cluster".to_owned()),
+            Some(why) => said.push(format!(
+                "kept as a backup of single nodes, not consistent across them: {}",
+                why.text()
+            )),
+        }
+        let paused_for = freeze.ended_at_ms.saturating_sub(freeze.started_at_ms);
+        let mut paused = format!("{} instances paused for {paused_for} ms", freeze.instances.len());
+        if !freeze.slowest_node.is_empty() {
+            let (took, node) = (freeze.slowest_snapshot_ms, &freeze.slowest_node);
+            paused.push_str(&format!(", the slowest snapshot took {took} ms ({node})"));
+        }
+        said.push(paused);
+        said.extend(freeze.notes.iter().cloned());
+        Some(said.join("; "))
     }
 }
 
@@ -100,6 +103,9 @@ impl BackupJob {
         }
         let Some(own) = &mut self.cluster_wide else { return Vec::new() };
         own.freeze = Some(frozen.report);
+        if let Some(cancelled) = &self.cancelled {
+            return self.abandon(&cancelled.failure(self.stage.name(), None));
+        }
         match frozen.unproven {
             Some(why) if own.keep_unproven => own.unproven = Some(why),
             Some(why) => return self.abandon(&why),

@@ -4,6 +4,7 @@
 //! a slow or failing node holds none of the others, and its row is final as soon as nothing of its part is left to do.
 //! In type 1 they wait for each other ([`cluster_wide`]).
 
+mod cancel;
 pub mod cluster_wide;
 mod node;
 mod stage;
@@ -15,7 +16,7 @@ use cassy_agent_protocol::{ParentManifest, SnapshotTag, UploadSummary};
 use cassy_backup_format::{BackupId, ClusterId};
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, HistoryEntry, Nodes, Outcome, Refusal};
+use super::{Cancellation, Failure, HistoryEntry, Nodes, Outcome, Refusal};
 use cluster_wide::{ClusterWide, Frozen, effect_together};
 pub use node::{BackupNode, BackupNodeFacts};
 pub use stage::BackupStage;
@@ -55,6 +56,9 @@ pub struct BackupJob {
     /// What the operator is told with the answer: it was known before the job was made.
     #[serde(default)]
     pub told: Vec<String>,
+    /// Set when it is cancelled.
+    #[serde(default)]
+    pub cancelled: Option<Cancellation>,
 }
 
 /// What happened.
@@ -64,6 +68,8 @@ pub enum BackupEvent {
     Created,
     /// The server started and found the job unfinished.
     Resumed,
+    /// Nothing more is to begin, and what may be cut is being stopped.
+    Cancelled,
     /// A node has finished this stage.
     NodeDone(BackupStage, String, NodeDone),
     /// A node has failed in this stage.
@@ -162,13 +168,17 @@ impl BackupJob {
         let effects = match event {
             BackupEvent::Created => self.effects(),
             BackupEvent::Resumed => self.resume(),
+            BackupEvent::Cancelled => self.cancel(),
             BackupEvent::NodeDone(stage, target, done) => self.node_done(stage, &target, done),
-            BackupEvent::NodeFailed(stage, target, failure) => self.node_failed(stage, &target, failure),
+            BackupEvent::NodeFailed(stage, target, failure) => {
+                let failure = self.as_cut(stage, failure);
+                self.node_failed(stage, &target, failure)
+            }
             BackupEvent::Pinned(parents) => self.pinned(parents),
             BackupEvent::PinFailed(failure) => self.pin_failed(failure),
             BackupEvent::Frozen(frozen) => self.frozen(*frozen),
             BackupEvent::FreezeFailed(failure) if self.stage == BackupStage::Snapshot => {
-                self.abandon(&failure)
+                self.abandon(&self.as_cut(BackupStage::Snapshot, failure))
             }
             BackupEvent::FreezeFailed(_) => Vec::new(),
             BackupEvent::Committed if self.is_cluster_wide() => self.clear_together(),
@@ -216,6 +226,9 @@ impl BackupJob {
     /// attempt: a tag is never adopted. Later stages go on where they were.
     fn resume(&mut self) -> Effects {
         self.refusable = false;
+        if let Some(cancelled) = self.cancelled.clone() {
+            return self.resume_cancelled(&cancelled);
+        }
         for node in self.nodes.values_mut() {
             if node.failure.is_none() && node.stage <= BackupStage::Snapshot {
                 let node = Arc::make_mut(node);
@@ -233,6 +246,11 @@ impl BackupJob {
     }
 
     fn node_done(&mut self, stage: BackupStage, target: &str, done: NodeDone) -> Effects {
+        if let Some(cancelled) = self.cancelled.as_ref().filter(|_| stage < BackupStage::Upload) {
+            let failure = cancelled.failure(stage.name(), None);
+            self.keep_facts(stage, target, done);
+            return self.node_failed(stage, target, failure);
+        }
         let (is_increment, accepted) = (self.base.is_some(), self.accepted);
         let together = self.is_cluster_wide();
         let Some(node) = self.open(stage, target) else { return Vec::new() };

@@ -4,7 +4,7 @@ use cassy_agent_protocol::{ParentManifest, UploadSummary};
 use cassy_backup_format::{ConfigurationFacts, HostId};
 use serde::{Deserialize, Serialize};
 
-use super::{BackupJob, BackupStage, ClusterWide};
+use super::{BackupJob, BackupStage};
 use crate::job::{Failure, HistoryEntry};
 use crate::operations::Status;
 
@@ -67,7 +67,7 @@ impl BackupNode {
             message
                 .push_str(&format!("; the summary of the whole backup was not written: {}", failure.text()));
         }
-        if let Some(said) = job.cluster_wide.as_ref().and_then(ClusterWide::message) {
+        if let Some(said) = job.cluster_wide.as_ref().and_then(|own| own.message(self.failure.is_some())) {
             message.push_str(&format!("; {said}"));
         }
         let status = match (self.ended, &self.failure) {

@@ -1,5 +1,8 @@
 //! Every rule of the machine, without anything around it.
 
+mod cluster_wide;
+mod walks;
+
 use super::*;
 use crate::operations::Status;
 
@@ -20,6 +23,7 @@ fn job(addresses: &[&str]) -> BackupJob {
         outcome: None,
         notes: Vec::new(),
         told: Vec::new(),
+        cancelled: None,
     }
 }
 

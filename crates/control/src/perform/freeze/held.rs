@@ -9,10 +9,12 @@ use cassy_agent_protocol::{GuardOrder, Instance};
 use futures::future::{join_all, try_join_all};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::Ready;
 use super::writes::{Counted, look, system_writes, written};
 use crate::applications::{InstanceFailure, Pause};
+use crate::cut::{Cut, stopped};
 use crate::job::backup::cluster_wide::{FreezeReport, PausedInstance};
 use crate::job::{BackupJob, Failure};
 use crate::link::Link;
@@ -35,6 +37,7 @@ const GUARD_TRIES: Duration = Duration::from_secs(3600);
 pub(super) struct Held {
     pub(super) job: BackupJob,
     pub(super) pauses: Arc<Pauses>,
+    pub(super) cut: Cut,
     /// To each node, in order.
     pub(super) links: Vec<Arc<Link>>,
     /// In the same order.
@@ -54,6 +57,14 @@ impl From<Failure> for NotTaken {
     fn from(failure: Failure) -> Self {
         Self::All(failure)
     }
+}
+
+/// How the time of the pause ended.
+enum Ended {
+    All(Result<Taken, NotTaken>),
+    /// A snapshot has failed; others are under way.
+    Failing,
+    GivenUp(Failure),
 }
 
 /// What happened to the nodes while the applications were paused.
@@ -89,10 +100,11 @@ impl Held {
             system_writes(node, deadline).await
         }));
         match known.await {
-            Ok(known) => self.paused(open, guards, &known, deadline).await,
-            Err(error) => {
+            Ok(known) if !self.cut.is_made() => self.paused(open, guards, &known, deadline).await,
+            outcome => {
                 guards.release().await;
                 open.close().await;
+                let error = outcome.err().unwrap_or_else(|| stopped("nobody was paused"));
                 Err(Failure::from(error).into())
             }
         }
@@ -108,36 +120,49 @@ impl Held {
     ) -> Result<Taken, NotTaken> {
         let pauses = Arc::clone(&self.pauses);
         let begun = Instant::now();
-        let Self { job, ready, report, .. } = self;
+        let Self { job, cut, ready, report, .. } = self;
         report.started_at_ms = pauses.clock.now_ms();
         report.notes.extend(guards.missing());
         // Half of the time is for the snapshots.
         let within = deadline.saturating_duration_since(begun) / 2;
         let asked = pauses.applications.pause(open.instances(), within);
-        let Some(pause) = pauses.stop.run_until_cancelled(asked).await else {
-            let left = pauses.applications.unpause(open.instances(), within + LATE, STOP_LIMIT).await;
-            over(report, begun, &left);
-            let_go(open, guards, left, deadline).await;
-            return Err(stopping().into());
+        let pause = tokio::select! {
+            biased;
+            why = given_up(&pauses.stop, cut) => Err(why),
+            pause = asked => Ok(pause),
+        };
+        let pause = match pause {
+            Ok(pause) => pause,
+            Err(why) => {
+                let late = within + LATE;
+                let limit = unpause_limit(&pauses.stop);
+                let left = pauses.applications.unpause(open.instances(), late, limit).await;
+                over(report, begun, &left);
+                let_go(open, guards, left, deadline).await;
+                return Err(why.into());
+            }
         };
         report.instances = answered(open.instances(), &*pause);
         let failed = Notify::new();
         let mut taking = pin!(taken(job, ready, &*pause, known, deadline, &failed));
-        let in_time = tokio::select! {
+        let ended = tokio::select! {
             biased;
-            () = pauses.stop.cancelled() => None,
-            () = failed.notified() => None,
-            taken = &mut taking => Some(taken),
+            why = given_up(&pauses.stop, cut) => Ended::GivenUp(why),
+            () = failed.notified() => Ended::Failing,
+            taken = &mut taking => Ended::All(taken),
         };
-        let limit = if pauses.stop.is_cancelled() { STOP_LIMIT } else { UNPAUSE_LIMIT };
-        let left = pause.unpause(limit).await;
+        let left = pause.unpause(unpause_limit(&pauses.stop)).await;
         over(report, begun, &left);
         let rest = async {
-            match in_time {
-                Some(outcome) => outcome,
-                None if pauses.stop.is_cancelled() => Err(stopping().into()),
+            match ended {
+                Ended::All(outcome) => outcome,
+                Ended::GivenUp(why) if pauses.stop.is_cancelled() => Err(why.into()),
                 // Snapshots under way end first, so that their tags are there to be cleared.
-                None => taking.await,
+                Ended::GivenUp(why) => {
+                    let _of_no_use = taking.await;
+                    Err(why.into())
+                }
+                Ended::Failing => taking.await,
             }
         };
         let (alarmed, outcome) = futures::join!(let_go(open, guards, left, deadline), rest);
@@ -266,6 +291,19 @@ fn unacknowledged(left: &InstanceFailure) -> String {
         "{} has not acknowledged that it goes on: {}; it is asked again and again, and `cassy unpause` does so too",
         left.instance, left.failure.message
     )
+}
+
+/// Why the freeze is given up, when it is.
+async fn given_up(stop: &CancellationToken, cut: &Cut) -> Failure {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => stopping(),
+        () = cut.made() => stopped("the applications go on").into(),
+    }
+}
+
+fn unpause_limit(stop: &CancellationToken) -> Duration {
+    if stop.is_cancelled() { STOP_LIMIT } else { UNPAUSE_LIMIT }
 }
 
 fn stopping() -> Failure {

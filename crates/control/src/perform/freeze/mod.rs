@@ -41,13 +41,14 @@ impl BackupPerformer {
     pub(super) async fn freeze(&self, job: &BackupJob) -> Result<Frozen, Failure> {
         self.may_still_pause(job)?;
         let pauses = &self.pauses;
-        let mut ready = bounded(PREPARE_LIMIT, self.make_ready(job)).await?;
-        try_join_all(ready.iter_mut().map(flushed)).await?;
-        let instances = self.find().await?;
+        let cut = self.links.cut.clone();
+        let mut ready = cut.unless(bounded(PREPARE_LIMIT, self.make_ready(job))).await?;
+        cut.unless(try_join_all(ready.iter_mut().map(flushed))).await?;
+        let instances = cut.unless(self.find()).await?;
         let open = pauses.open(job, instances).await?;
         let links = ready.iter().map(|node| self.links.to(&node.target)).collect();
         let (job_of_its_own, pauses) = (job.clone(), pauses.clone());
-        let held = Held { job: job_of_its_own, pauses, links, ready, report: FreezeReport::default() };
+        let held = Held { job: job_of_its_own, pauses, cut, links, ready, report: FreezeReport::default() };
         let (held, outcome) = self.pauses.tasks.spawn(held.run(open)).await.map_err(|_panicked| Failure {
             unavailable: false,
             message: "a defect of Cassy while the applications were paused".to_owned(),
@@ -60,10 +61,11 @@ impl BackupPerformer {
                 let nodes = BTreeMap::from([(ready[place].target.clone(), Err(error.into()))]);
                 return Ok(Frozen { nodes, unproven: None, report });
             }
-            // Nobody was paused, so there is nothing to report.
-            Err(NotTaken::All(failure)) if report.started_at_ms == 0 => return Err(failure),
+            // Nobody was paused, or it is cancelled: the job says how far it was.
+            Err(NotTaken::All(failure)) if report.started_at_ms == 0 || self.links.cut.is_made() => {
+                return Err(failure);
+            }
             Err(NotTaken::All(failure)) => {
-                let failure = with_notes(failure, &report.notes);
                 let nodes = job.nodes.keys().map(|target| (target.clone(), Err(failure.clone()))).collect();
                 return Ok(Frozen { nodes, unproven: None, report });
             }
@@ -219,9 +221,4 @@ async fn unchanged(job: &BackupJob, node: &mut Ready) -> Result<(), NodeError> {
     let hint = "take the backup again when nobody changes the schema";
     let error = permanent(format!("{}: keyspaces came during the backup: {}", node.target, listed(&new)));
     Err(NodeError { hint: Some(hint.to_owned()), ..error })
-}
-
-fn with_notes(failure: Failure, notes: &[String]) -> Failure {
-    let message = notes.iter().fold(failure.message, |text, note| format!("{text}; {note}"));
-    Failure { message, ..failure }
 }

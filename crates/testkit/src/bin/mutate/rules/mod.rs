@@ -4,6 +4,7 @@ mod applications;
 mod backup;
 mod freeze;
 mod increment;
+mod jobs;
 mod restore;
 mod store;
 
@@ -54,7 +55,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Mutation> {
     parts().into_iter().flat_map(|(_, part)| part)
 }
 
-fn parts() -> [(&'static str, &'static [Mutation]); 6] {
+fn parts() -> [(&'static str, &'static [Mutation]); 7] {
     [
         ("Taking a backup", backup::RULES),
         ("Finding the applications", applications::RULES),
@@ -62,6 +63,7 @@ fn parts() -> [(&'static str, &'static [Mutation]); 6] {
         ("Increments", increment::RULES),
         ("The store", store::RULES),
         ("Restoring", restore::RULES),
+        ("Jobs", jobs::RULES),
     ]
 }
 

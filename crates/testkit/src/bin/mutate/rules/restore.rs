@@ -583,12 +583,4 @@ pub(super) const RULES: &[Mutation] = &[
             "a_node_that_joined_after_the_backup_and_is_down_is_not_to_come_back_with_its_data",
         ),
     },
-    Mutation {
-        name: "increments-of-one-instant",
-        removed: "the steps after a restore with increments claim no instant",
-        file: "crates/control/src/next_steps.rs",
-        find: "if has_increments(job) {",
-        replace: "if has_increments(job) && false {",
-        test: beside("cassy-control", "whole_cluster", "with_increments_the_steps_claim_no_instant"),
-    },
 ];

@@ -129,7 +129,7 @@ impl BackupPerformer {
                     let _turn = turn(&self.once.prepares).await;
                     self.limited(stage, target, PREPARE_LIMIT, self.prepare(job, target, &link)).await
                 };
-                self.links.cut.unless(prepare).await
+                self.links.cut.unless(Box::pin(prepare)).await
             }
             BackupStage::Upload => {
                 let turn = async { Ok::<_, NodeError>(turn(&self.once.uploads).await) };
@@ -143,10 +143,10 @@ impl BackupPerformer {
                 Ok(NodeDone::Cleared(left))
             }
             BackupStage::List => {
-                self.links.cut.unless(self.limited(stage, target, PREPARE_LIMIT, work)).await
+                self.links.cut.unless(Box::pin(self.limited(stage, target, PREPARE_LIMIT, work))).await
             }
             BackupStage::Flush => {
-                self.links.cut.unless(self.limited(stage, target, CASSANDRA_LIMIT, work)).await
+                self.links.cut.unless(Box::pin(self.limited(stage, target, CASSANDRA_LIMIT, work))).await
             }
             _ => self.limited(stage, target, CASSANDRA_LIMIT, work).await,
         }

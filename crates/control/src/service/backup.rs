@@ -24,12 +24,11 @@ impl Service {
         match self.answerer(request.idempotency_key.as_ref(), asked_of_backup(request)).await? {
             Answerer::Job(job_id) => {
                 let job = self.job_again(&job_id, BackupJob::is_answerable).await?;
-                let status = as_of_now(&job);
-                answer(job, status)
+                answer(&job, as_of_now(&job))
             }
             Answerer::New(claim) => {
                 let job = self.new_backup(request, claim).await?;
-                answer(job, Status::Started)
+                answer(&job, Status::Started)
             }
         }
     }
@@ -116,11 +115,11 @@ fn as_of_now(job: &BackupJob) -> Status {
 }
 
 /// `status` unless nothing of it is left.
-fn answer(job: BackupJob, status: Status) -> Result<BackupAnswer, OperationError> {
+fn answer(job: &BackupJob, status: Status) -> Result<BackupAnswer, OperationError> {
     if let Some(Outcome::Refused(refusals)) = &job.outcome {
         return Err(refused(refusals));
     }
-    if let Some(failure) = failed_together(&job) {
+    if let Some(failure) = failed_together(job) {
         return Err(failure);
     }
     let all_failed = job.alive().next().is_none();

@@ -17,6 +17,8 @@ use crate::perform::chain;
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// One round of the tries beside everything else.
 const ROUND: Duration = Duration::from_secs(60);
+/// Between two tries to store that a pause is over.
+const CLOSE_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Pauses {
@@ -62,10 +64,40 @@ impl Pauses {
         Ok(OpenPause { intent_id: intent.intent_id, instances })
     }
 
-    /// Everybody goes on. An intent that stays open is only looked after once more.
-    pub(crate) async fn close(&self, pause: &OpenPause) {
-        if let Err(error) = self.catalog.close_pause_intent(self.epoch, &pause.intent_id).await {
-            tracing::warn!(error = chain(&error), "the intent of a pause stays open until the next start");
+    /// Everybody goes on. What the database does not take now is tried again beside everything else: as long as the
+    /// intent is open, nobody is paused for another backup.
+    pub(crate) async fn close(self: &Arc<Self>, pause: &OpenPause) {
+        if self.is_closed(&pause.intent_id).await {
+            return;
+        }
+        let (pauses, intent_id) = (Arc::clone(self), pause.intent_id.clone());
+        let keep_closing = async move {
+            loop {
+                tokio::time::sleep(CLOSE_PAUSE).await;
+                if pauses.is_closed(&intent_id).await {
+                    return;
+                }
+            }
+        };
+        let stop = self.stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(keep_closing).await });
+    }
+
+    /// Whether nothing is left to try.
+    async fn is_closed(&self, intent_id: &str) -> bool {
+        match self.catalog.close_pause_intent(self.epoch, intent_id).await {
+            Ok(()) => true,
+            Err(error @ CatalogError::Database { .. }) => {
+                tracing::warn!(error = chain(&error), "the intent of a pause was not closed; trying again");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the intent of a pause stays open until the next start"
+                );
+                true
+            }
         }
     }
 
@@ -101,11 +133,11 @@ impl Pauses {
         let pauses = Arc::clone(self);
         tokio::spawn(async move {
             let stop = pauses.stop.clone();
-            stop.run_until_cancelled(pauses.keep_unpausing(pause, left)).await;
+            stop.run_until_cancelled(Arc::clone(&pauses).keep_unpausing(pause, left)).await;
         });
     }
 
-    async fn keep_unpausing(&self, pause: OpenPause, mut left: Vec<InstanceFailure>) {
+    async fn keep_unpausing(self: Arc<Self>, pause: OpenPause, mut left: Vec<InstanceFailure>) {
         while !left.is_empty() {
             for failure in &left {
                 tracing::error!(instance = %failure.instance, why = failure.failure.text(), "not known to go on; trying again");

@@ -27,8 +27,9 @@ pub trait Dial: Send + Sync + 'static {
 
 /// Plain TCP to the instance's address.
 ///
-/// What the kernel could not deliver is forgotten when the connection is closed, by the end of this process too, and
-/// after a second without an answer of the other host: a Pause that it went on sending would close a gate when everybody who could open it has gone home.
+/// What the kernel could not deliver is forgotten when the connection is closed, by the end of this process too, and after
+/// a second without an answer of the other host: a Pause that it went on sending would close a gate when everybody who
+/// could open it has gone home.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TcpDial;
 

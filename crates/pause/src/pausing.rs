@@ -1,5 +1,6 @@
 //! A pause of many instances: asked for, confirmed, checked, ended.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,11 @@ async fn ask(dial: &dyn Dial, instance: &Instance, deadline: Instant) -> Member 
     };
     let sent = Instant::now();
     let left = deadline - sent;
+    // This process may have been stopped until now: whoever was to end the pause has done so.
+    if left.is_zero() {
+        let late = io::Error::new(io::ErrorKind::TimedOut, "no time is left to pause it");
+        return member(Some(connection), sent, Err(Problem::unreachable(late)));
+    }
     let wait = without_rest(left);
     let paused = connection.pause(wait, left).await;
     let late_until = match &paused {

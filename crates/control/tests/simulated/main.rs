@@ -31,6 +31,8 @@ use world::{Violation, Without};
 /// So many runs: with `CASSY_TEST_ALL=1`, and else.
 const ALL: u64 = 1000;
 const SOME: u64 = 200;
+/// Further ones, which have found a Pause that took effect when nobody was left to end it.
+const FOUND: [u64; 3] = [2829, 3008, 3099];
 /// Of all, each kind takes effect in so many at least.
 const EACH_KIND: u64 = 10;
 /// So many are played twice.
@@ -98,6 +100,7 @@ fn no_fault_leaves_anybody_paused_or_a_false_claim_or_a_lost_job() {
     let runs = if std::env::var("CASSY_TEST_ALL").is_ok_and(|all| all == "1") { ALL } else { SOME };
     let fired = play_all(0..runs);
     println!("{runs} runs; in how many each kind took effect: {fired:#?}");
+    FOUND.into_iter().for_each(|seed| drop(play_all(seed..seed + 1)));
     let rare: Vec<_> = Kind::ALL
         .iter()
         .filter(|kind| fired.get(kind).copied().unwrap_or(0) * ALL < EACH_KIND * runs)

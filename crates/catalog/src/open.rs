@@ -193,6 +193,23 @@ impl Catalog {
         })
     }
 
+    /// Opens it with one connection, for readers and writers, that waits for nobody else: calls are answered in the order
+    /// in which they were made, and a locked database refuses them at once. So a simulation can be played again.
+    pub async fn open_in_order(url: &MetadataUrl) -> Result<Self, OpenError> {
+        let opened = Self::open(url).await?;
+        opened.close().await;
+        let location = url.file().map_or_else(|| ":memory:".to_owned(), |path| path.display().to_string());
+        let only = pool_options(1).after_connect(|connection, _| Box::pin(set_up_impatient(connection)));
+        let only = only.connect_lazy_with(connect_options(url, &location)?);
+        Ok(Self { writes: only.clone(), reads: only })
+    }
+
+    /// Whether a call is under way. With it a simulation knows when its clock may go on.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        [&self.writes, &self.reads].into_iter().any(|pool| pool.size() as usize > pool.num_idle())
+    }
+
     /// Closes all connections, after the calls that are under way.
     pub async fn close(&self) {
         self.reads.close().await;
@@ -218,6 +235,11 @@ async fn set_up(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         connection.execute(setting).await?;
     }
     Ok(())
+}
+
+async fn set_up_impatient(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    set_up(connection).await?;
+    connection.execute("PRAGMA busy_timeout = 0").await.map(|_| ())
 }
 
 /// Creates or upgrades the file. Without a pool, which would hide the reason of a failure.

@@ -284,11 +284,15 @@ async fn a_cancelled_job_ends_as_cancelled_after_a_restart() {
                 scene.held().wake();
             }
             scene.reached(then).await;
-            let begun = scene.held().steps(&["flush", "take_snapshot", "upload"]).len();
+            let begun = scene.held().steps(&["inspect", "flush", "take_snapshot", "upload"]).len();
             scene.restart().await;
             assert!(cancelling.await.unwrap().is_err(), "{what}: the server was stopped");
             scene.server.idle().await;
-            assert_eq!(scene.held().steps(&["flush", "take_snapshot", "upload"]).len(), begun, "{what}");
+            assert_eq!(
+                scene.held().steps(&["inspect", "flush", "take_snapshot", "upload"]).len(),
+                begun,
+                "{what}"
+            );
             let answer = scene.cancel(&job_id).await.unwrap().expect(&what);
             assert_eq!((answer.status, answer.nodes[1].status), (Status::Failed, Status::Failed), "{what}");
             assert!(answer.nodes[1].message.starts_with("cancelled while "), "{what}: {answer:?}");

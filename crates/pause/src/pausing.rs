@@ -1,5 +1,6 @@
 //! A pause of many instances: asked for, confirmed, checked, ended.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,14 @@ impl Pausing {
     async fn ask(&mut self, deadline: Instant) {
         let sent = Instant::now();
         let left = deadline - sent;
+        // This process may have been stopped until now: whoever was to end the pause has done so.
+        if left.is_zero() {
+            for member in &mut self.members {
+                let late = io::Error::new(io::ErrorKind::TimedOut, "no time is left to pause it");
+                (member.connection, member.outcome) = (None, Err(Problem::unreachable(late)));
+            }
+            return;
+        }
         let wait = without_rest(left);
         let mut answers: FuturesUnordered<_> = (self.members.iter().enumerate())
             .filter_map(|(place, member)| Some((place, member.connection.clone()?)))

@@ -4,6 +4,9 @@
 //! - An acknowledged Unpause ends it, if it was sent when no Pause could take effect any more. A Pause that got no
 //!   answer (it timed out, or its connection broke) may close the gate late: until its own time is over, acknowledged
 //!   Unpauses are repeated, and then once more.
+//! - One that answers late, or again after it did not, may hold a Pause that it took in long ago: its process was
+//!   stopped, and which of its connections has its turn first is nobody's choice. For [`LATE`] from then on, acknowledged
+//!   Unpauses are repeated, and then once more.
 //! - A process that is gone is not paused, and one that is started anew begins unpaused. It is gone when, after that
 //!   time, its host refuses connections again and again for [`GONE_AFTER`]: the host is up, nobody listens.
 //! - One that was never asked to pause, as there was no connection, is not paused.
@@ -20,6 +23,7 @@ use crate::backoff::Backoff;
 use crate::client::CONNECT_LIMIT;
 use crate::dial::Dial;
 use crate::error::{InstanceError, Problem};
+use crate::pausing::LATE;
 
 /// For one answer; then another connection may do better.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -56,11 +60,17 @@ impl Unpausing<'_> {
         let mut backoff = Backoff::new();
         let mut refusals = Refusals::default();
         let mut last = None;
+        let mut was_silent = false;
         loop {
             let begun = Instant::now();
-            let settled = begun >= self.late_until;
             let tried = self.attempt().await;
             refusals.note(&tried);
+            let is_late = begun.elapsed() >= LATE;
+            if tried.is_ok() && (was_silent || is_late) {
+                self.late_until = self.late_until.max(Instant::now() + LATE);
+            }
+            was_silent = tried.as_ref().is_err_and(is_silence);
+            let settled = begun >= self.late_until;
             match tried {
                 Ok(()) if settled => return Ok(Unpaused::Acknowledged),
                 Err(_) if settled && refusals.mean_gone() => return Ok(Unpaused::Gone),
@@ -96,6 +106,15 @@ impl Unpausing<'_> {
 
     fn limit(&self, longest: Duration) -> Instant {
         self.deadline.min(Instant::now() + longest)
+    }
+}
+
+/// Whether nothing was heard of the process, which may have taken in what was sent.
+fn is_silence(problem: &Problem) -> bool {
+    match problem {
+        Problem::TimedOut { .. } => true,
+        Problem::Unreachable(error) => error.kind() == io::ErrorKind::TimedOut,
+        _ => false,
     }
 }
 

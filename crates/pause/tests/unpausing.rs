@@ -174,7 +174,8 @@ async fn a_connection_that_hangs_is_given_up_for_another() {
     let begun = Instant::now();
     let (mut unpaused, ()) = tokio::join!(pausing.unpause(WITHIN), recovers);
     assert_eq!(unpaused.remove(0).unwrap(), Unpaused::Acknowledged);
-    assert_eq!(begun.elapsed().as_secs(), 5);
+    // And then a second, as whoever was silent may hold more than this.
+    assert_eq!(begun.elapsed().as_secs(), 6);
     assert!(!one.application.is_paused());
 }
 

@@ -5,6 +5,7 @@ mod bad_inputs;
 mod clusters;
 mod history;
 mod hostile;
+mod intents;
 mod jobs;
 mod killed;
 mod lease;

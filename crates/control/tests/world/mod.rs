@@ -461,14 +461,14 @@ fn moved_aside(job_id: &str) -> MovedAside {
     MovedAside { directory, to, files: 4, bytes: 24 }
 }
 
-fn configuration() -> ConfigurationFacts {
+pub(crate) fn configuration() -> ConfigurationFacts {
     serde_json::from_value(serde_json::json!({
         "data_directories": ["/data"], "directory_mode": 0o755, "file_mode": 0o644
     }))
     .unwrap()
 }
 
-fn empty_manifest(request: &UploadRequest) -> Vec<u8> {
+pub(crate) fn empty_manifest(request: &UploadRequest) -> Vec<u8> {
     let header = Header {
         format: 1,
         least_reader: 1,

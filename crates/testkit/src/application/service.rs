@@ -35,6 +35,8 @@ pub struct Behaviour {
     pub pauses_after: Duration,
     /// Answers Pause, and lets requests through all the same.
     pub leaves_gate_open: bool,
+    /// Answers CheckPaused as if its gate were closed, whatever it is.
+    pub claims_pause: bool,
     /// Refuses so many Unpauses.
     pub refuses_unpauses: u32,
     /// Takes so long before it answers CheckPaused or Stats.
@@ -158,7 +160,9 @@ impl Admin for Service {
         let behaviour = self.begin(|calls| calls.check_paused += 1).await;
         sleep(behaviour.checks_after).await;
         match behaviour.generation {
-            Generation::Newer => Ok(Response::new(CheckPausedResponse { paused: self.gate.is_closed() })),
+            Generation::Newer => Ok(Response::new(CheckPausedResponse {
+                paused: behaviour.claims_pause || self.gate.is_closed(),
+            })),
             Generation::Older => Err(Status::unimplemented("method not found: rpc.Admin/CheckPaused")),
         }
     }

@@ -66,6 +66,7 @@ async fn round(service: &Arc<Service>, cluster: &str) -> FreezeReport {
         snapshot_id: None,
         backup_type: BackupType::Cluster,
         keep_unproven: false,
+        idempotency_key: None,
     };
     let answer = service.take_backup(request).await.unwrap();
     let selector = HistorySelector { snapshot_id: Some(answer.snapshot_id), ..HistorySelector::default() };
@@ -119,13 +120,17 @@ async fn guard() -> ExitCode {
     ExitCode::from(u8::from(stood.is_err()))
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|word| word == "guard") {
-        let code = guard().await;
-        // A read of standard input that never ends would hold the runtime.
-        std::process::exit(i32::from(code != ExitCode::SUCCESS));
-    }
-    measure().await;
-    ExitCode::SUCCESS
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let is_guard = std::env::args().nth(1).is_some_and(|word| word == "guard");
+    let code = runtime.block_on(async {
+        if is_guard {
+            return guard().await;
+        }
+        measure().await;
+        ExitCode::SUCCESS
+    });
+    // A read of standard input that never ends does not hold it.
+    runtime.shutdown_background();
+    code
 }

@@ -217,21 +217,20 @@ async fn hostile_calls(world: &World<RecordedNode>) -> Result<(), Failure> {
             client.register_cluster(register).await.map(drop),
             client
                 .take_backup(proto::BackupRequest {
-                    keep_unproven: false,
                     cluster_id: format!("unknown {text}"),
-                    target_ips: Vec::new(),
-                    snapshot_id: String::new(),
                     backup_type: 2,
+                    ..proto::BackupRequest::default()
                 })
                 .await
                 .map(drop),
             client
                 .take_backup(proto::BackupRequest {
-                    keep_unproven: false,
                     cluster_id: own(),
                     target_ips: vec![own()],
                     snapshot_id: own(),
                     backup_type: 3,
+                    idempotency_key: Some(own()),
+                    keep_unproven: false,
                 })
                 .await
                 .map(drop),

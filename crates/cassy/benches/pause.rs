@@ -9,7 +9,7 @@
 #[allow(dead_code, reason = "that of the server, which has more uses for it")]
 #[path = "../src/server/applications.rs"]
 mod applications;
-#[path = "../../control/benches/ring.rs"]
+#[path = "../../control/benches/ring/mod.rs"]
 mod ring;
 
 use std::path::Path;

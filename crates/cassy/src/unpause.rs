@@ -32,7 +32,11 @@ pub(crate) fn run(config: Option<&ServerConfig>, arguments: &UnpauseArguments) -
     let late = config.map_or(LONGEST_PAUSE, |config| config.max_pause) + Duration::from_secs(1);
     runtime.block_on(async {
         let (instances, applications) = match config.filter(|_| arguments.instance.is_empty()) {
-            None => (resolved(&arguments.instance).await, RealApplications::new(None, None)),
+            None => {
+                let named = resolved(&arguments.instance).await;
+                let named = named.map(|instances| Known { instances, may_be_more: false });
+                (named, RealApplications::new(None, None))
+            }
             Some(config) => {
                 let (service, server) = (config.srv_service_url.clone(), config.dns_server.clone());
                 let applications = RealApplications::new(service, server);
@@ -40,21 +44,30 @@ pub(crate) fn run(config: Option<&ServerConfig>, arguments: &UnpauseArguments) -
             }
         };
         match instances {
-            Ok(instances) => unpause(&applications, &instances, late).await,
+            Ok(known) if known.instances.is_empty() => failed("nobody is known who could be paused"),
+            Ok(known) => unpause(&applications, &known, late).await,
             Err(message) => failed(&message),
         }
     })
 }
 
+/// Who may be paused.
+struct Known {
+    instances: Vec<Instance>,
+    /// The record or the database could not be asked.
+    may_be_more: bool,
+}
+
 /// Whom the SRV record names, and whom the metadata database knows to have been paused: one that is paused may have lost
 /// its record just for that. Either is enough.
-async fn known(config: &ServerConfig, applications: &RealApplications) -> Result<Vec<Instance>, String> {
+async fn known(config: &ServerConfig, applications: &RealApplications) -> Result<Known, String> {
     let named = applications.find().await.map_err(|failure| failure.text());
     let paused = timeout(DATABASE_LIMIT, paused(config)).await;
     let paused = paused.unwrap_or_else(|_elapsed| Err("the metadata database does not answer".to_owned()));
     if let (Err(named), Err(paused)) = (&named, &paused) {
         return Err(format!("{named}\n{paused}"));
     }
+    let may_be_more = named.is_err() || paused.is_err();
     let mut instances: Vec<Instance> = Vec::new();
     for found in [named, paused] {
         match found {
@@ -64,7 +77,7 @@ async fn known(config: &ServerConfig, applications: &RealApplications) -> Result
     }
     instances.sort_by_key(|instance| instance.address);
     instances.dedup_by_key(|instance| instance.address);
-    Ok(instances)
+    Ok(Known { instances, may_be_more })
 }
 
 /// The instances of pauses that are not known to be over.
@@ -76,7 +89,8 @@ async fn paused(config: &ServerConfig) -> Result<Vec<Instance>, String> {
     left_paused(&catalog).await.map_err(|error| chain(&error))
 }
 
-async fn unpause(applications: &RealApplications, instances: &[Instance], late: Duration) -> ExitCode {
+async fn unpause(applications: &RealApplications, known: &Known, late: Duration) -> ExitCode {
+    let instances = &known.instances;
     let seconds = late.as_secs();
     say(&format!(
         "unpausing {} instances for {seconds} s, as long as a Pause may be under way",
@@ -97,7 +111,11 @@ async fn unpause(applications: &RealApplications, instances: &[Instance], late: 
         }
         left += 1;
     }
-    if left == 0 { ExitCode::SUCCESS } else { failed(&format!("{left} instances are not known to go on")) }
+    match left {
+        0 if known.may_be_more => failed("whether there are others is not known: see the warning above"),
+        0 => ExitCode::SUCCESS,
+        left => failed(&format!("{left} instances are not known to go on")),
+    }
 }
 
 async fn resolved(named: &[String]) -> Result<Vec<Instance>, String> {

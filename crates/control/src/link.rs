@@ -217,6 +217,8 @@ impl Link {
         let mut moved = self.progress.subscribe();
         loop {
             tokio::select! {
+                // The request is on its way before it is stopped.
+                biased;
                 outcome = &mut work => return outcome,
                 limit = self.cut_after(stop_limit), if cut_off.is_none() => {
                     cut_off = Some(Instant::now() + limit);

@@ -45,7 +45,7 @@ pub(crate) struct Pauses {
     pub(crate) closed: Notify,
 }
 
-/// An intent that is open. Dropped (by a panic), everybody is unpaused in the background.
+/// An intent that is open. Dropped, everybody is unpaused in the background until nothing of this pause acts any more.
 pub(crate) struct OpenPause {
     pauses: Arc<Pauses>,
     intent_id: String,
@@ -205,10 +205,9 @@ impl OpenPause {
     }
 
     /// Some have not acknowledged that they go on: they are asked again and again, also as long as the guards may act.
-    pub(crate) fn see_to(mut self, left: Vec<InstanceFailure>, deadline: Instant, guards: Guards) {
+    pub(crate) fn see_to(mut self, left: Vec<InstanceFailure>, guards: Guards) {
         self.instances = None;
         let left = left.into_iter().map(|failure| failure.instance).collect();
-        self.settled = deadline + LATE;
         self.keep_unpausing(left, Some(guards));
     }
 
@@ -227,6 +226,9 @@ impl OpenPause {
     /// Until the server stops.
     fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.pauses.stop.clone();
+        if stop.is_cancelled() {
+            return;
+        }
         let until_stopped = async move { stop.run_until_cancelled(work).await };
         // Without a runtime the process is ending.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

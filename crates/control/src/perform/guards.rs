@@ -69,6 +69,7 @@ impl Guards {
 
     /// Everybody goes on: nothing is left to do for them. Answers those that may have unpaused before.
     pub(crate) async fn release(self) -> Vec<String> {
+        // One that never said that it is armed may have been refused: nothing is known by its answer.
         let (beside, mut alarmed, _) = futures::join!(
             self.beside.release(),
             released(self.on_nodes.iter()),

@@ -95,6 +95,7 @@ impl BackupJob {
             return Vec::new();
         }
         for (target, outcome) in frozen.nodes {
+            let outcome = outcome.map_err(|failure| self.as_cut(BackupStage::Snapshot, failure));
             let Some(node) = self.nodes.get_mut(&target).map(Arc::make_mut) else { continue };
             match outcome {
                 Ok(tables) => node.tables = tables,

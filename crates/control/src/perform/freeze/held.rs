@@ -30,6 +30,7 @@ const UNPAUSE_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// For the answer of instances that have just answered.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
+const NO_SNAPSHOT: &str = "the pause was ended";
 /// How long a guard tries.
 const GUARD_TRIES: Duration = Duration::from_secs(3600);
 
@@ -102,8 +103,7 @@ impl Held {
         match known.await {
             Ok(known) if !self.cut.is_made() => self.paused(open, guards, &known, deadline).await,
             outcome => {
-                guards.release().await;
-                open.close().await;
+                let_go(open, guards, Vec::new()).await;
                 let error = outcome.err().unwrap_or_else(|| stopped("nobody was paused"));
                 Err(Failure::from(error).into())
             }
@@ -138,13 +138,13 @@ impl Held {
                 let limit = unpause_limit(&pauses.stop);
                 let left = pauses.applications.unpause(open.instances(), late, limit).await;
                 over(report, begun, &left);
-                let_go(open, guards, left, deadline).await;
+                let_go(open, guards, left).await;
                 return Err(why.into());
             }
         };
         report.instances = answered(open.instances(), &*pause);
         let failed = Notify::new();
-        let mut taking = pin!(taken(job, ready, &*pause, known, deadline, &failed));
+        let mut taking = pin!(taken(job, ready, &*pause, known, deadline, &failed, cut));
         let ended = tokio::select! {
             biased;
             why = given_up(&pauses.stop, cut) => Ended::GivenUp(why),
@@ -165,7 +165,7 @@ impl Held {
                 Ended::Failing => taking.await,
             }
         };
-        let (alarmed, outcome) = futures::join!(let_go(open, guards, left, deadline), rest);
+        let (alarmed, outcome) = futures::join!(let_go(open, guards, left), rest);
         let mut taken = outcome?;
         taken.unproven = taken.unproven.or_else(|| alarmed_guards(&alarmed));
         Ok(taken)
@@ -180,18 +180,16 @@ fn over(report: &mut FreezeReport, begun: Instant, left: &[InstanceFailure]) {
 }
 
 /// Lets the guards go, and closes the intent, or leaves both to the background; answers the guards that were alarmed.
-async fn let_go(
-    open: OpenPause,
-    guards: Guards,
-    left: Vec<InstanceFailure>,
-    deadline: Instant,
-) -> Vec<String> {
+async fn let_go(open: OpenPause, guards: Guards, left: Vec<InstanceFailure>) -> Vec<String> {
     if !left.is_empty() {
-        open.see_to(left, deadline, guards);
+        open.see_to(left, guards);
         return Vec::new();
     }
     let alarmed = guards.release().await;
-    open.close().await;
+    // A guard that was alarmed unpauses again and again until its end: as long, nobody is paused for another backup.
+    if alarmed.is_empty() {
+        open.close().await;
+    }
     alarmed
 }
 
@@ -203,12 +201,16 @@ async fn taken(
     known: &[u64],
     deadline: Instant,
     failed: &Notify,
+    cut: &Cut,
 ) -> Result<Taken, NotTaken> {
     if let Some(failure) = summed_up("the applications were not paused", pause.failures()) {
         return Err(failure.into());
     }
     let looks = ready.iter_mut().zip(known).map(|(node, known)| Counted::look(node, *known, deadline));
     let before = try_join_all(looks).await.map_err(Failure::from)?;
+    if cut.is_made() {
+        return Err(Failure::from(stopped(NO_SNAPSHOT)).into());
+    }
     let snapshots = ready.iter_mut().enumerate().map(|(place, node)| async move {
         let taken = snapshot(job, node, deadline).await;
         taken.map_err(|error| {
@@ -298,7 +300,7 @@ async fn given_up(stop: &CancellationToken, cut: &Cut) -> Failure {
     tokio::select! {
         biased;
         () = stop.cancelled() => stopping(),
-        () = cut.made() => stopped("the applications go on").into(),
+        () = cut.made() => stopped(NO_SNAPSHOT).into(),
     }
 }
 

@@ -61,10 +61,8 @@ impl BackupPerformer {
                 let nodes = BTreeMap::from([(ready[place].target.clone(), Err(error.into()))]);
                 return Ok(Frozen { nodes, unproven: None, report });
             }
-            // Nobody was paused, or it is cancelled: the job says how far it was.
-            Err(NotTaken::All(failure)) if report.started_at_ms == 0 || self.links.cut.is_made() => {
-                return Err(failure);
-            }
+            // Nobody was paused, so there is nothing to report.
+            Err(NotTaken::All(failure)) if report.started_at_ms == 0 => return Err(failure),
             Err(NotTaken::All(failure)) => {
                 let nodes = job.nodes.keys().map(|target| (target.clone(), Err(failure.clone()))).collect();
                 return Ok(Frozen { nodes, unproven: None, report });

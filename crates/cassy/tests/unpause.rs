@@ -1,10 +1,10 @@
 //! `cassy unpause`: who is paused goes on, also one whose record is gone because it is paused.
 
-use std::process::Command;
+use std::process::{Command, Output};
 
 use cassy_testkit::application::{Behaviour, FakeApplication};
 use cassy_testkit::dns::DnsServer;
-use cassy_testkit::{CassyServer, Doing, Failure, Recording, World};
+use cassy_testkit::{CassyServer, Doing, Failure, Node, Recording, World};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
@@ -35,15 +35,30 @@ async fn who_is_paused_goes_on_with_or_without_a_record() -> Result<(), Failure>
     for application in [&named, &lost] {
         application.gate().close();
     }
-    let mut unpause = Command::new(CassyServer::binary()?);
-    unpause.arg("unpause").arg("--config").arg(world.server.configuration());
-    let done = tokio::task::spawn_blocking(move || unpause.output()).await.doing(|| "run it")?;
-    let done = done.doing(|| "run cassy unpause")?;
+    let done = unpause(&world).await?;
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
     assert!(said.contains("app1.shop.test") && said.contains("app2.shop.test"), "{said}");
     assert!(!named.is_paused() && !lost.is_paused());
+
+    // Whoever else the record names is not known.
+    lost.gate().close();
+    dns.forget(SERVICE);
+    let done = unpause(&world).await?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.code() == Some(1) && said.contains("whether there are others is not known"),
+        "{said}"
+    );
+    assert!(!lost.is_paused());
     Ok(())
+}
+
+async fn unpause<N: Node>(world: &World<N>) -> Result<Output, Failure> {
+    let mut command = Command::new(CassyServer::binary()?);
+    command.arg("unpause").arg("--config").arg(world.server.configuration());
+    let done = tokio::task::spawn_blocking(move || command.output()).await.doing(|| "run it")?;
+    done.doing(|| "run cassy unpause")
 }
 
 async fn listening() -> Result<std::sync::Arc<FakeApplication>, Failure> {

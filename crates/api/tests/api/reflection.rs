@@ -107,7 +107,8 @@ fn names_and_numbers() {
         BackupListingRequest: 1 string cluster_id, 2 string target_ip, 3 int32 limit, 4 string snapshot_id
         BackupListingResponse: 1 repeated .rpc.BackupListingResponse.Entry entries
         BackupListingResponse.PausedInstance: 1 string instance, 2 uint64 paused_after_ms
-        BackupListingResponse.Pause: 1 uint64 started_at, 2 uint64 ended_at, 3 string slowest_node, 4 uint64 slowest_snapshot_ms, 5 repeated .rpc.BackupListingResponse.PausedInstance instances
+        BackupListingResponse.Undelivered: 1 string target_ip, 2 uint64 hint_files, 3 uint64 dropped_writes
+        BackupListingResponse.Pause: 1 uint64 started_at, 2 uint64 ended_at, 3 string slowest_node, 4 uint64 slowest_snapshot_ms, 5 repeated .rpc.BackupListingResponse.PausedInstance instances, 6 repeated .rpc.BackupListingResponse.Undelivered undelivered
         BackupListingResponse.Entry: 1 string cluster_id, 2 string target_ip, 3 string snapshot_id, 4 uint64 created_at, 5 uint64 updated_at, 6 uint32 backup_type, 7 .rpc.OperationStatus status, 100 string message, 101 uint64 bytes_done, 102 uint64 bytes_total, 103 .rpc.BackupListingResponse.Pause pause, 104 string job_id
         BackupRequest: 1 string cluster_id, 2 repeated string target_ips, 3 string snapshot_id, 4 uint32 backup_type, 100 bool keep_unproven, 101 string idempotency_key
         BackupResponse: 1 .rpc.OperationStatus status, 2 string cluster_id, 3 repeated string target_ips, 4 string snapshot_id, 5 uint64 created_at, 6 uint32 backup_type, 100 string message, 101 string job_id

@@ -10,6 +10,7 @@ use cassy_agent_protocol::{NodeFacts, Reply, Request, ServerHello, UploadSummary
 use cassy_backup_format::{ConfigurationFacts, HostId, Keys};
 use cassy_control::nodes::{
     Agent, Cassandra, ClientActivity, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
+    Undelivered,
 };
 
 /// The machine beside the figures: BLAKE3 of 256 MiB on one processor.
@@ -163,6 +164,10 @@ impl Cassandra for Node {
 
     async fn system_writes(&mut self, _tables: &[(String, String)]) -> Result<u64, NodeError> {
         Ok(0)
+    }
+
+    async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
+        Ok(Undelivered { hint_files: Some(0), dropped_writes: 0 })
     }
 
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {

@@ -70,17 +70,6 @@ impl Links {
     }
 }
 
-/// So many names are told.
-const TOLD: usize = 10;
-
-fn listed(items: &[String]) -> String {
-    let mut text = items.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", ");
-    if items.len() > TOLD {
-        text.push_str(&format!(" and {} more", items.len() - TOLD));
-    }
-    text
-}
-
 fn permanent(message: impl Into<String>) -> NodeError {
     NodeError::new(NodeErrorKind::Permanent, message)
 }

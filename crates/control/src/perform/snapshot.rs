@@ -9,9 +9,10 @@ use cassy_agent_protocol::{CheckSnapshotRequest, Reply, Request};
 
 use super::backup::{facts, node};
 use super::clear::{forget, sweep};
-use super::{listed, permanent, unexpected};
+use super::{permanent, unexpected};
 use crate::job::BackupJob;
 use crate::job::backup::{BackupNodeFacts, NodeDone};
+use crate::job::listed;
 use crate::link::Link;
 use crate::nodes::{Cassandra, NodeError};
 

@@ -11,7 +11,7 @@ pub(crate) mod store;
 use std::collections::BTreeMap;
 use std::panic::panic_any;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use cassy_backup_format::{ConfigurationFacts, Header, HostId, Keys, ManifestWrit
 use cassy_catalog::{Catalog, Lease, MetadataUrl, SERVER_LEASE};
 use cassy_control::nodes::{
     Agent, Cassandra, ClientActivity, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
+    Undelivered,
 };
 use cassy_control::{
     BackupRequest, BackupType, HistorySelector, Operations, RestoreRequest, RestoreType, Service,
@@ -69,6 +70,7 @@ pub(crate) struct Ring {
     pub(crate) cluster: usize,
     /// What its clients do.
     pub(crate) activity: Mutex<Activity>,
+    pub(crate) hint_files: AtomicU64,
     /// Of each upload, the key of its parent.
     pub(crate) parents: Mutex<Vec<Option<String>>>,
     /// What each upload says of its SSTables.
@@ -432,6 +434,10 @@ impl Cassandra for FakeCassandra {
     async fn system_writes(&mut self, tables: &[(String, String)]) -> Result<u64, NodeError> {
         assert_eq!(tables, self.0.schema.lock().unwrap().0);
         Ok(self.0.activity.lock().unwrap().system_writes)
+    }
+
+    async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
+        Ok(Undelivered { hint_files: Some(self.0.hint_files.load(Ordering::Relaxed)), dropped_writes: 7 })
     }
 
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {

@@ -14,7 +14,7 @@ use cassy_backup_format::TableRef;
 pub(crate) use inventory::{TableSnapshot, incremental, tables};
 pub(crate) use sstables::{SstableFiles, Sstables};
 pub(crate) use truncations::{TruncationsError, truncated};
-pub(crate) use whole::{Amount, Problems, examine, is_complete};
+pub(crate) use whole::{Amount, Linked, LookedAt, Problems, examine, how_linked};
 
 use crate::directory::{Directory, FileError};
 use crate::failure::{IntoAgentError, agent_error};

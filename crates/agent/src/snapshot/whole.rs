@@ -2,6 +2,7 @@
 //! whose snapshot fails is logged and skipped.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cassy_backup_format::TableRef;
 use cassy_sstable::{DATA_COMPONENT, SnapshotManifest, TOC_COMPONENT, Toc, missing_components};
@@ -28,7 +29,7 @@ impl Problems {
         Self { told: vec![problem], count: 1 }
     }
 
-    pub(super) fn add(&mut self, tell: impl FnOnce() -> String) {
+    pub(crate) fn add(&mut self, tell: impl FnOnce() -> String) {
         self.count += 1;
         if self.told.len() < PROBLEMS_TOLD {
             self.told.push(tell());
@@ -161,9 +162,49 @@ fn relative(index: Option<&str>, file: &str) -> String {
     }
 }
 
-/// True when its TOC.txt is there and all that this names.
-pub(crate) fn is_complete(sstable: &SstableFiles) -> Result<bool, FileError> {
-    Ok(sstable.files.get(TOC_COMPONENT).is_some() && sstable_problem(sstable)?.is_none())
+/// Cassandra links the files of an SSTable into `backups/` within milliseconds.
+const LINKING: Duration = Duration::from_secs(60);
+
+/// The instant from which SSTables in `backups/` are looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LookedAt {
+    ns: i64,
+}
+
+impl LookedAt {
+    /// Has to be taken before the directories are listed: what is listed half may be linked while it is looked at.
+    pub(crate) fn at(now: SystemTime) -> Self {
+        let ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        Self { ns: i64::try_from(ns).unwrap_or(i64::MAX) }
+    }
+
+    /// Nothing is linked to it any more: a link changes the file's `ctime`.
+    fn is_settled(self, sstable: &SstableFiles) -> bool {
+        let linking = i64::try_from(LINKING.as_nanos()).unwrap_or(i64::MAX);
+        sstable.files.iter().all(|(_, stat)| stat.ctime_ns < self.ns.saturating_sub(linking))
+    }
+}
+
+/// How far Cassandra has come with linking an SSTable into `backups/`.
+#[derive(Debug)]
+pub(crate) enum Linked {
+    /// All of it is there.
+    Whole,
+    /// Some is, and the rest may follow.
+    Underway,
+    /// Some is, and nothing follows: what is wrong.
+    Half(String),
+}
+
+/// With a TOC.txt it is whole when all is there that this names. Without one (see [`problem_without_toc`]) more may
+/// follow until nothing has for a while.
+pub(crate) fn how_linked(sstable: &SstableFiles, looked_at: LookedAt) -> Result<Linked, FileError> {
+    let is_settled = looked_at.is_settled(sstable);
+    Ok(match sstable_problem(sstable)? {
+        None if is_settled || sstable.files.get(TOC_COMPONENT).is_some() => Linked::Whole,
+        Some(problem) if is_settled => Linked::Half(problem),
+        _ => Linked::Underway,
+    })
 }
 
 /// Any one of each line is in every SSTable, of whichever format, compressed or not.

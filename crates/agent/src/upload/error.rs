@@ -75,6 +75,12 @@ pub(crate) enum UploadError {
     /// The parent's objects cannot be sent again: their files are gone.
     #[error("a purge has listed {key}, which this increment would take over from its parent")]
     ParentTrashed { key: ObjectKey },
+    /// Cassandra was stopped, or somebody has deleted there.
+    #[error(
+        "SSTables in backups/ are not whole, and have not been for a minute, so that an increment would lack their rows: {}",
+        listed(.broken, "; ")
+    )]
+    HalfLinked { broken: Vec<String> },
     /// Two SSTables with one UUID.
     #[error(
         "{sstable} in backups/ has other rows than the SSTable of this name in the parent, and a name that cannot be used twice"
@@ -147,7 +153,9 @@ impl UploadError {
             | Self::Manifest { .. }
             | Self::ManifestTaken { .. } => AgentErrorKind::Permanent,
             Self::Truncations { source } => source.kind(),
-            Self::Collides { .. } | Self::GenerationsUsedUp { .. } => AgentErrorKind::Permanent,
+            Self::HalfLinked { .. } | Self::Collides { .. } | Self::GenerationsUsedUp { .. } => {
+                AgentErrorKind::Permanent
+            }
             Self::AttemptsUsedUp | Self::NoChain => AgentErrorKind::Bug,
         }
     }
@@ -162,6 +170,7 @@ impl UploadError {
             Self::ParentDiffers { .. }
             | Self::Parent { .. }
             | Self::ParentTrashed { .. }
+            | Self::HalfLinked { .. }
             | Self::Collides { .. }
             | Self::GenerationsUsedUp { .. } => Some(NEW_BASE_HINT.to_owned()),
             _ => None,

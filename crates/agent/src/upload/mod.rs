@@ -21,6 +21,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use cassy_agent_protocol::{UploadRequest, UploadSummary};
 use cassy_backup_format::{BackupKind, Keys, ObjectKey, SstableEntry};
@@ -40,7 +41,7 @@ use self::sstable::{Done, Job, Work, deal};
 use self::survey::{Survey, survey};
 use self::trash::Relied;
 use crate::context::Context;
-use crate::snapshot::{Amount, Sstables};
+use crate::snapshot::{Amount, LookedAt, Sstables};
 
 /// SSTables that are dealt with at once.
 const IN_FLIGHT: usize = 4;
@@ -121,16 +122,26 @@ async fn run_on(
     spool_dir: &Path,
     store: Arc<dyn Store>,
 ) -> Result<UploadSummary, UploadError> {
+    run_at(ctx, request, spool_dir, store, LookedAt::at(SystemTime::now())).await
+}
+
+async fn run_at(
+    ctx: &Context,
+    request: &UploadRequest,
+    spool_dir: &Path,
+    store: Arc<dyn Store>,
+    looked_at: LookedAt,
+) -> Result<UploadSummary, UploadError> {
     if let Some(summary) = earlier::answer(ctx, store.as_ref(), request, spool_dir).await? {
         return Ok(summary);
     }
     if request.kind == BackupKind::Incremental {
-        return run_increment(ctx, request, spool_dir, store).await;
+        return run_increment(ctx, request, spool_dir, store, looked_at).await;
     }
     let parent = Parent::usable(ctx, store.as_ref(), request, spool_dir).await?;
     let relying =
         UploadRequest { parent: request.parent.clone().filter(|_| parent.is_some()), ..request.clone() };
-    let (upload, parent) = Upload::begin(ctx, &relying, spool_dir, store, parent).await?;
+    let (upload, parent) = Upload::begin(ctx, &relying, spool_dir, store, parent, looked_at).await?;
     let upload = Arc::new(upload);
     // On the heap, as it holds the state of several SSTables.
     let outcome = Box::pin(upload.until_nothing_is_trashed(parent)).await?;
@@ -144,9 +155,10 @@ async fn run_increment(
     request: &UploadRequest,
     spool_dir: &Path,
     store: Arc<dyn Store>,
+    looked_at: LookedAt,
 ) -> Result<UploadSummary, UploadError> {
-    let parent = Parent::required(ctx, store.as_ref(), request, spool_dir).await?;
-    let (upload, parent) = Upload::begin(ctx, request, spool_dir, store, Some(parent)).await?;
+    let parent = Some(Parent::required(ctx, store.as_ref(), request, spool_dir).await?);
+    let (upload, parent) = Upload::begin(ctx, request, spool_dir, store, parent, looked_at).await?;
     let upload = Arc::new(upload);
     let cursor = parent.as_ref().ok_or(UploadError::NoChain)?.cursor()?;
     let feed = Feed::Increment(Box::new(increment::Feed::new(cursor)));
@@ -166,6 +178,7 @@ impl Upload {
         spool_dir: &Path,
         store: Arc<dyn Store>,
         parent: Option<Parent>,
+        looked_at: LookedAt,
     ) -> Result<(Self, Option<Parent>), UploadError> {
         // Its own cancellation, as a failure also stops what is under way.
         let ctx = Context { cancel: ctx.cancel.child_token(), progress: ctx.progress.clone() };
@@ -174,7 +187,8 @@ impl Upload {
         let (ctx, request, survey, increment, parent) = blocking(move || {
             let mut survey = survey(&ctx, &request)?;
             let base = parent.as_ref().filter(|_| request.kind == BackupKind::Incremental);
-            let increment = base.map(|parent| Increment::plan(&ctx, &mut survey, parent)).transpose()?;
+            let increment =
+                base.map(|parent| Increment::plan(&ctx, &mut survey, parent, looked_at)).transpose()?;
             Ok((ctx, request, survey, increment, parent))
         })
         .await?;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cassy_backup_format::{NodeManifestName, TrashHeader, TrashWriter, Truncation};
 
@@ -60,6 +60,14 @@ impl Chain {
     pub(super) async fn increment(&mut self, parent: &UploadSummary) -> UploadSummary {
         self.next(parent);
         self.bench.upload().await.expect("uploaded")
+    }
+
+    /// When nothing has been linked for longer than Cassandra takes.
+    async fn increment_later(&mut self, parent: &UploadSummary) -> Result<UploadSummary, UploadError> {
+        self.next(parent);
+        let looked_at = LookedAt::at(SystemTime::now() + Duration::from_secs(61));
+        let Bench { request, spool, store, .. } = &self.bench;
+        run_at(&Context::default(), request, spool, Arc::clone(store), looked_at).await
     }
 
     pub(super) async fn refused(&mut self, parent: &UploadSummary) -> UploadError {
@@ -195,6 +203,66 @@ async fn what_is_half_linked_is_the_next_increments() {
     }
     let second = chain.increment(&first).await;
     assert_eq!((second.taken, second.left), (3, 1));
+}
+
+#[tokio::test]
+async fn what_was_streamed_as_a_whole_is_taken_without_a_toc_once_nothing_more_is_linked() {
+    let mut chain = Chain::begin().await;
+    let (base, plain) = (chain.base.clone(), chain.plain(0));
+    chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+    fs::remove_file(plain.join("backups/nb-2-big-TOC.txt")).expect("remove");
+    fs::write(plain.join("backups/nb-2-big-CRC.db"), "crc").expect("write");
+    let first = chain.increment(&base).await;
+    assert_eq!((first.taken, first.left), (0, 1));
+    assert_eq!(chain.lines(&first).await, BASE);
+    let second = chain.increment_later(&first).await.expect("uploaded");
+    assert_eq!((second.taken, second.left), (1, 0));
+    assert_eq!(
+        chain.lines(&second).await,
+        ["cut/nb-1-big@1", "plain/nb-1-big@0", "plain/nb-2-big@0", "plain/.idx/nb-1-big@1"]
+    );
+    assert_eq!(chain.rows(&second, "nb-2-big").await, [rows_of(40, 100)]);
+}
+
+#[tokio::test]
+async fn what_stays_half_linked_fails_the_increment_by_name() {
+    for missing in ["TOC.txt", "Data.db", "Digest.crc32"] {
+        let mut chain = Chain::begin().await;
+        let (base, plain) = (chain.base.clone(), chain.plain(0));
+        chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+        fs::remove_file(plain.join(format!("backups/nb-2-big-{missing}"))).expect("remove");
+        let objects = chain.bench.objects().await.len();
+        let error = chain.increment_later(&base).await.expect_err(missing);
+        assert_eq!(chain.bench.objects().await.len(), objects, "nothing was sent");
+        let UploadError::HalfLinked { broken } = &error else { panic!("{missing}: {error}") };
+        let [broken] = broken.as_slice() else { panic!("{missing}: {broken:?}") };
+        assert!(broken.starts_with("ks.plain: ") && broken.contains("backups/nb-2-big"), "{broken}");
+        assert!(broken.contains(missing), "{broken}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("backup_type 2")), "{error}");
+        // What was linked a moment ago may still become whole.
+        let first = chain.increment(&base).await;
+        assert_eq!((first.taken, first.left), (0, 1), "{missing}");
+    }
+}
+
+/// An agent that was killed while it cleared.
+#[tokio::test]
+async fn what_is_half_there_and_in_the_parent_is_no_gap() {
+    let mut chain = Chain::begin().await;
+    let (base, plain) = (chain.base.clone(), chain.plain(0));
+    chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+    chain.bench.node.compact_away(&plain, "nb-1-big");
+    chain.bench.node.flush_incremental(&plain, "", "nb-1-big", 50, 5000);
+    let first = chain.increment(&base).await;
+    assert_eq!(chain.rows(&first, "nb-3-big").await, [rows_of(50, 5000)], "under another name");
+    for name in ["nb-1-big", "nb-2-big"] {
+        for gone in ["TOC.txt", "Index.db"] {
+            fs::remove_file(plain.join(format!("backups/{name}-{gone}"))).expect("remove");
+        }
+    }
+    let second = chain.increment_later(&first).await.expect("uploaded");
+    assert_eq!((second.taken, second.left, second.sent_bytes), (0, 0, 0));
+    assert_eq!(chain.lines(&second).await, chain.lines(&first).await);
 }
 
 #[tokio::test]
@@ -519,7 +587,8 @@ async fn a_name_that_is_given_is_not_given_twice() {
     let parent = Parent::required(&ctx, store.as_ref(), &chain.bench.request, &chain.bench.spool);
     let parent = parent.await.expect("whole");
     let mut survey = survey(&Context::default(), &chain.bench.request).expect("surveyed");
-    let increment = Increment::plan(&Context::default(), &mut survey, &parent).expect("planned");
+    let increment = Increment::plan(&Context::default(), &mut survey, &parent, LookedAt::default());
+    let increment = increment.expect("planned");
     chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 60, 100);
     let feed = increment::Feed::new(parent.cursor().expect("a cursor"));
     let (work, _) = increment.portion(&Context::default(), &survey, feed).expect("work").expect("some");

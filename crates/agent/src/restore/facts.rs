@@ -27,6 +27,8 @@ pub(crate) struct Facts {
     pub(crate) sides: Vec<Side>,
     /// Cassandras that own a directory of the target, or might.
     pub(crate) daemons: Vec<Running>,
+    /// Why the processes cannot be listed, in words; then [`Facts::daemons`] says nothing.
+    pub(crate) unlisted: Option<String>,
     /// `what address:port` for each socket that a running Cassandra of this configuration would have.
     pub(crate) listeners: Vec<String>,
     pub(crate) agent: Agent,

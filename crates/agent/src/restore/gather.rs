@@ -42,13 +42,18 @@ pub(crate) fn gather(
         sides: Vec::new(),
         way: request.way.clone(),
         move_aside: request.move_aside.clone(),
-        daemons: daemons(machine, &target),
+        daemons: Vec::new(),
+        unlisted: None,
         listeners,
         agent: agent(machine),
         complete: false,
         now_ms: now_ms(),
         target,
     };
+    match daemons(machine, &facts.target) {
+        Ok(daemons) => facts.daemons = daemons,
+        Err(error) => facts.unlisted = Some(error.to_string()),
+    }
     let Target::Known(known) = &facts.target else { return Ok(facts) };
     if names_the_root(&known.configuration) {
         return Ok(facts);
@@ -154,13 +159,13 @@ pub(super) fn stopped_configuration(
 
 /// Daemons that own a directory of the target's, in whichever network; and those of the agent's own network
 /// whose directories cannot be told.
-fn daemons(machine: &Machine, target: &Target) -> Vec<Running> {
+fn daemons(machine: &Machine, target: &Target) -> std::io::Result<Vec<Running>> {
     let own = match target {
         Target::Known(known) => all_directories(&known.configuration),
         Target::Unknown { .. } => Vec::new(),
     };
     let mut running = Vec::new();
-    for daemon in process::daemons(&machine.proc_root).unwrap_or_default() {
+    for daemon in process::daemons(&machine.proc_root)? {
         let directories =
             daemon_configuration(machine, &daemon).map(|yaml| all_directories(&yaml.facts(&daemon)));
         let concerns_us = match &directories {
@@ -171,7 +176,7 @@ fn daemons(machine: &Machine, target: &Target) -> Vec<Running> {
             running.push(Running { pid: daemon.pid, directories });
         }
     }
-    running
+    Ok(running)
 }
 
 fn all_directories(facts: &ConfigurationFacts) -> Vec<String> {
@@ -283,7 +288,8 @@ impl Looks<'_> {
             {
                 root.other_staging = Staging::look(tree, other, self.marker)?;
             }
-            root.is_staged = tree.descend(&[self.staging, STAGED])?.is_some();
+            root.is_staged =
+                root.staging == Staging::Ours && tree.descend(&[self.staging, STAGED])?.is_some();
             root.has_aside = aside::has_aside(tree)?;
         }
         let existing = nearest_existing(&root.path);

@@ -21,6 +21,7 @@ mod schema;
 mod stage;
 mod tokens;
 mod tree;
+mod undo;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -64,8 +65,8 @@ pub(crate) async fn run(
     run_counted(context, machine, request, spool, Steps::default()).await
 }
 
-/// Takes back what a stopped restore has begun. `None` when the node is as it was before, else what remains. `spool` as
-/// in [`plan`].
+/// Takes back what a stopped restore has begun. `None` when the node was seen to be as it was before, else what remains.
+/// `spool` as in [`plan`].
 pub(crate) async fn undo(
     context: &Context,
     machine: &Machine,
@@ -73,7 +74,7 @@ pub(crate) async fn undo(
     spool: &Path,
 ) -> Result<Option<String>, RestoreError> {
     let Prepared { facts, .. } = prepare(context, machine, request, spool).await?;
-    on_thread(move || Ok(place::undo(&facts, &Steps::default())?)).await
+    on_thread(move || undo::undo(&facts, &Steps::default())).await
 }
 
 /// What is known before anything is done.

@@ -75,6 +75,11 @@ fn moved_aside(facts: &Facts, plan: &mut RestorePlan) {
 }
 
 fn running(facts: &Facts, findings: &mut Vec<String>) {
+    if let Some(reason) = &facts.unlisted {
+        findings.push(format!(
+            "whether a Cassandra is running cannot be told, as the processes cannot be listed: {reason}; let the agent see /proc"
+        ));
+    }
     for daemon in &facts.daemons {
         let what = match &daemon.directories {
             Ok(directories) => format!("it has {}", directories.join(", ")),
@@ -289,17 +294,7 @@ fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
         plan.findings.push(format!("data directory {path} cannot be looked at: {problem}"));
         return;
     }
-    let other = RestoreScope::ALL.map(RestoreScope::staging).into_iter().find(|name| *name != facts.staging);
-    let asked = Way::of(&facts.way);
-    staging(root, facts.staging, &root.staging, asked, &mut plan.findings);
-    match &root.other_staging {
-        Staging::Ours => plan.findings.push(format!(
-            "{} has a part of this restore as well as {}; move the one with fewer files aside",
-            root.path.join(other.unwrap_or_default()).display(),
-            facts.staging
-        )),
-        found => staging(root, other.unwrap_or_default(), found, asked, &mut plan.findings),
-    }
+    stagings(facts, root, &mut plan.findings);
     content(facts, root, &mut plan.findings);
     if !root.writable {
         let name = &facts.agent.name;
@@ -312,6 +307,21 @@ fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
         });
     }
     owner(facts, root, plan);
+}
+
+/// What stands where restores stage and is not this one's, or not this one's alone.
+pub(crate) fn stagings(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
+    let other = RestoreScope::ALL.map(RestoreScope::staging).into_iter().find(|name| *name != facts.staging);
+    let asked = Way::of(&facts.way);
+    staging(root, facts.staging, &root.staging, asked, findings);
+    match &root.other_staging {
+        Staging::Ours => findings.push(format!(
+            "{} has a part of this restore as well as {}; move the one with fewer files aside",
+            root.path.join(other.unwrap_or_default()).display(),
+            facts.staging
+        )),
+        found => staging(root, other.unwrap_or_default(), found, asked, findings),
+    }
 }
 
 fn staging(root: &Root, name: &str, found: &Staging, asked: Way, findings: &mut Vec<String>) {
@@ -357,7 +367,7 @@ fn content(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
     }
 }
 
-fn describe(found: &Found) -> String {
+pub(crate) fn describe(found: &Found) -> String {
     let example = found.example.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     match found.count {
         1 => format!("one file, {example}"),

@@ -370,19 +370,30 @@ impl Tree {
     /// Removes a directory with everything in it; a missing one is fine.
     pub(crate) fn remove_all(&self, name: &OsStr) -> Result<(), FileError> {
         let Some(tree) = self.open(name)? else { return Ok(()) };
+        tree.empty()?;
+        self.remove_empty(name).map(|_: bool| ())
+    }
+
+    /// Removes everything in this directory.
+    pub(crate) fn empty(&self) -> Result<(), FileError> {
         loop {
-            let portion = tree.each_entry()?.take(PORTION).collect::<Result<Vec<_>, _>>()?;
+            let portion = self.each_entry()?.take(PORTION).collect::<Result<Vec<_>, _>>()?;
             let is_last = portion.len() < PORTION;
             for (inner, kind) in portion {
                 match kind {
-                    Kind::Directory => tree.remove_all(&inner)?,
-                    Kind::File | Kind::Other => tree.remove(&inner)?,
+                    Kind::Directory => self.remove_all(&inner)?,
+                    Kind::File | Kind::Other => self.remove(&inner)?,
                 }
             }
             if is_last {
-                return self.remove_empty(name).map(|_: bool| ());
+                return Ok(());
             }
         }
+    }
+
+    /// True when nothing is in this directory.
+    pub(crate) fn is_empty(&self) -> Result<bool, FileError> {
+        Ok(self.each_entry()?.next().transpose()?.is_none())
     }
 
     /// Makes what was made, renamed and removed in this directory durable.

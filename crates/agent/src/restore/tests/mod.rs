@@ -7,6 +7,7 @@ mod hostile;
 mod obstacles;
 mod rules;
 mod undo;
+mod unseen;
 mod whole_cluster;
 
 use std::fs;

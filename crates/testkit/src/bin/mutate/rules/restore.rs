@@ -529,7 +529,7 @@ pub(super) const RULES: &[Mutation] = &[
         name: "staging-stays",
         removed: "the staging directory is removed",
         file: PLACE,
-        find: "        for destination in &self.destinations {\n            marker::clear_staged(&destination.root, facts.staging)?;\n        }\n",
+        find: "        for destination in &self.destinations {\n            marker::empty_staged(&destination.root, facts.staging)?;\n        }\n",
         replace: "",
         test: agent("restore::tests::everything_comes_back_where_it_was_with_its_modes"),
     },

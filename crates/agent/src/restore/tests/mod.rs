@@ -2,6 +2,7 @@
 
 mod aside;
 mod bad_inputs;
+mod broken;
 mod fixture;
 mod hostile;
 mod obstacles;

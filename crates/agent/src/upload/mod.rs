@@ -132,16 +132,17 @@ async fn run_at(
     store: Arc<dyn Store>,
     looked_at: LookedAt,
 ) -> Result<UploadSummary, UploadError> {
-    if let Some(summary) = earlier::answer(ctx, store.as_ref(), request, spool_dir).await? {
+    let keys = Keys::new(request.cluster_id.clone()).map_err(|source| UploadError::Key { source })?;
+    if let Some(summary) = earlier::answer(ctx, store.as_ref(), &keys, request, spool_dir).await? {
         return Ok(summary);
     }
     if request.kind == BackupKind::Incremental {
-        return run_increment(ctx, request, spool_dir, store, looked_at).await;
+        return run_increment(ctx, keys, request, spool_dir, store, looked_at).await;
     }
     let parent = Parent::usable(ctx, store.as_ref(), request, spool_dir).await?;
     let relying =
         UploadRequest { parent: request.parent.clone().filter(|_| parent.is_some()), ..request.clone() };
-    let (upload, parent) = Upload::begin(ctx, &relying, spool_dir, store, parent, looked_at).await?;
+    let (upload, parent) = Upload::begin(ctx, keys, &relying, spool_dir, store, parent, looked_at).await?;
     let upload = Arc::new(upload);
     // On the heap, as it holds the state of several SSTables.
     let outcome = Box::pin(upload.until_nothing_is_trashed(parent)).await?;
@@ -152,13 +153,14 @@ async fn run_at(
 /// What is taken over from the parent cannot be sent again, so one pass has to do.
 async fn run_increment(
     ctx: &Context,
+    keys: Keys,
     request: &UploadRequest,
     spool_dir: &Path,
     store: Arc<dyn Store>,
     looked_at: LookedAt,
 ) -> Result<UploadSummary, UploadError> {
     let parent = Some(Parent::required(ctx, store.as_ref(), request, spool_dir).await?);
-    let (upload, parent) = Upload::begin(ctx, request, spool_dir, store, parent, looked_at).await?;
+    let (upload, parent) = Upload::begin(ctx, keys, request, spool_dir, store, parent, looked_at).await?;
     let upload = Arc::new(upload);
     let cursor = parent.as_ref().ok_or(UploadError::NoChain)?.cursor()?;
     let feed = Feed::Increment(Box::new(increment::Feed::new(cursor)));
@@ -174,6 +176,7 @@ async fn run_increment(
 impl Upload {
     async fn begin(
         ctx: &Context,
+        keys: Keys,
         request: &UploadRequest,
         spool_dir: &Path,
         store: Arc<dyn Store>,
@@ -183,7 +186,6 @@ impl Upload {
         // Its own cancellation, as a failure also stops what is under way.
         let ctx = Context { cancel: ctx.cancel.child_token(), progress: ctx.progress.clone() };
         let request = request.clone();
-        let keys = Keys::new(request.cluster_id.clone()).map_err(|source| UploadError::Key { source })?;
         let (ctx, request, survey, increment, parent) = blocking(move || {
             let mut survey = survey(&ctx, &request)?;
             let base = parent.as_ref().filter(|_| request.kind == BackupKind::Incremental);

@@ -9,6 +9,7 @@
 mod clear;
 mod groups;
 mod truncated;
+mod unlinked;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -129,7 +130,12 @@ impl Increment {
         parent: &Parent,
         looked_at: LookedAt,
     ) -> Result<Self, UploadError> {
-        let before = parent.lines()?.header().truncations.clone().unwrap_or_default();
+        let before = parent.lines()?.header().clone();
+        let tables = unlinked::tables(&before, &survey.header);
+        if !tables.is_empty() {
+            return Err(UploadError::NeverLinked { tables });
+        }
+        let before = before.truncations.unwrap_or_default();
         let now = survey.header.truncations.clone().unwrap_or_default();
         let mut increment = Self {
             looked_at,

@@ -576,6 +576,38 @@ async fn links_in_backups_lead_nowhere() {
 }
 
 /// Between the first look and the sending: what appears under a name that was given away is the next increment's.
+/// The option of Cassandra 5.0: it links nothing of such a table.
+#[tokio::test]
+async fn a_table_of_which_nothing_is_linked_is_refused_by_name() {
+    const OFF: &str = "CREATE TABLE ks.plain (a int PRIMARY KEY) WITH incremental_backups = false;";
+    let mut chain = Chain::begin().await;
+    let base = chain.base.clone();
+    chain.next(&base);
+    let tag = chain.bench.request.snapshot.tag.to_string();
+    for directory in 0..2 {
+        let snapshot = chain.bench.node.snapshot_of(directory, "ks", "plain", &tag);
+        fs::write(snapshot.join("schema.cql"), OFF).expect("write");
+    }
+    let objects = chain.bench.objects().await.len();
+    let error = chain.bench.upload().await.expect_err("refused");
+    assert!(matches!(&error, UploadError::NeverLinked { tables } if *tables == ["ks.plain"]), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("backup_type 2")), "{error}");
+    assert_eq!(chain.bench.objects().await.len(), objects, "nothing was sent");
+
+    // It was off at the base, and is on again.
+    chain.bench.request.kind = BackupKind::NodeSnapshot;
+    chain.bench.request.base = None;
+    let base = chain.bench.upload().await.expect("a snapshot has such tables");
+    chain.base_id = chain.bench.request.backup_id;
+    let error = chain.refused(&base).await;
+    assert!(matches!(&error, UploadError::NeverLinked { .. }), "{error}");
+    // Of a table that is gone nothing is needed.
+    (0..2).for_each(|directory| fs::remove_dir_all(chain.plain(directory)).expect("drop"));
+    chain.next(&base);
+    chain.bench.request.snapshot.tables.retain(|(_, table)| table != "plain");
+    chain.bench.upload().await.expect("uploaded");
+}
+
 #[tokio::test]
 async fn a_name_that_is_given_is_not_given_twice() {
     let mut chain = Chain::begin().await;

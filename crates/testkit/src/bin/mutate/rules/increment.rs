@@ -38,6 +38,14 @@ pub(super) const RULES: &[Mutation] = &[
         ),
     },
     Mutation {
+        name: "increment-never-linked",
+        removed: "a table of which Cassandra links nothing is refused",
+        file: "crates/agent/src/upload/increment/mod.rs",
+        find: "if !tables.is_empty() {",
+        replace: "if false && !tables.is_empty() {",
+        test: agent("upload::tests::increments::a_table_of_which_nothing_is_linked_is_refused_by_name"),
+    },
+    Mutation {
         name: "increment-of-truncated-lines",
         removed: "what was truncated since is not taken over from the parent",
         file: "crates/agent/src/upload/increment/mod.rs",

@@ -388,6 +388,14 @@ pub(super) const RULES: &[Mutation] = &[
         test: rules("without_a_node_manifest_no_incremental_file_is_deleted"),
     },
     Mutation {
+        name: "superseded-of-a-dropped-table",
+        removed: "what belongs to a table that the backup does not hold is not superseded",
+        file: "crates/agent/src/superseded.rs",
+        find: "if !held.contains(&noted.table) {",
+        replace: "if false && !held.contains(&noted.table) {",
+        test: agent("superseded::tests::what_belongs_to_a_table_that_the_backup_does_not_hold_stays"),
+    },
+    Mutation {
         name: "superseded-listed-late",
         removed: "incremental files are noted before the flush and the snapshot",
         file: BACKUP_STAGES,

@@ -188,6 +188,12 @@ pub(crate) fn set(
     Ok(staging)
 }
 
+/// When the sentinel was set, Unix nanoseconds; a later call of the same restore leaves it as it is.
+pub(crate) fn set_at(root: &Tree, name: &str) -> Result<Option<i64>, FileError> {
+    let Some(sentinels) = root.descend(&[name, SENTINEL_TABLE_DIRECTORY])? else { return Ok(None) };
+    Ok(sentinels.stat(OsStr::new(SENTINEL_FILE))?.map(|stat| super::tree::mtime_ns(&stat)))
+}
+
 /// Removes everything that is staged, for a restore that is taken back.
 pub(crate) fn clear_staged(root: &Tree, name: &str) -> Result<(), FileError> {
     match root.open(OsStr::new(name))? {

@@ -8,17 +8,18 @@ use std::sync::Arc;
 use cassy_agent_protocol::RestoreScope;
 use cassy_backup_format::{FileEntry, SstableEntry};
 use cassy_sstable::{ComponentName, TOC_COMPONENT};
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::aside::{self, InTheWay};
 use super::error::RestoreError;
 use super::facts::{Facts, Root, SideKind};
-use super::gather::is_segment;
+use super::gather::{is_segment, is_since};
 use super::layout::Layout;
 use super::manifest::{Manifest, directories, table_directory};
 use super::marker::{self, Marker, STAGED};
 use super::stage::Destination;
-use super::tree::{FileError, Kind, Steps, Tree};
+use super::tree::{FileError, Kind, Steps, Tree, mtime_ns};
 use crate::inspect::nearest_existing;
 
 /// Cassandra's `AutoSavingCache` names its files so.
@@ -158,10 +159,11 @@ impl Begun {
                 destination.ok_or_else(|| manifest.refuse("a data directory is not there".to_owned()))?;
             place(destination, &entry)?;
         }
-        self.delete(facts, SideKind::SavedCaches, is_saved_cache)?;
-        if facts.is_resumed() {
-            self.delete(facts, SideKind::Segments, |name| is_segment(Path::new(name)))?;
-        }
+        self.delete(facts, SideKind::SavedCaches, |name, _| is_saved_cache(name))?;
+        let begun_ns = facts.begun_ns();
+        self.delete(facts, SideKind::RefusedStarts, |name, stat| {
+            is_segment(Path::new(name)) && is_since(begun_ns, mtime_ns(stat))
+        })?;
         self.sync()?;
         for destination in &self.destinations {
             marker::empty_staged(&destination.root, facts.staging)?;
@@ -194,12 +196,13 @@ impl Begun {
         &self,
         facts: &Facts,
         kind_of_side: SideKind,
-        is: impl Fn(&str) -> bool,
+        is: impl Fn(&str, &Stat) -> bool,
     ) -> Result<(), FileError> {
         for side in facts.sides.iter().filter(|side| side.kind == kind_of_side) {
             let Some(tree) = Tree::root(&side.path, &self.steps)? else { continue };
             for (name, kind) in tree.entries()? {
-                if kind == Kind::File && name.to_str().is_some_and(&is) {
+                let stat = if kind == Kind::File { tree.stat(&name)? } else { None };
+                if name.to_str().zip(stat).is_some_and(|(name, stat)| is(name, &stat)) {
                     tree.remove(&name)?;
                 }
             }

@@ -428,7 +428,7 @@ fn space(facts: &Facts, findings: &mut Vec<String>) {
 fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
     let path = side.path.display();
     let (what, why) = match side.kind {
-        SideKind::CommitLog | SideKind::Segments => {
+        SideKind::CommitLog | SideKind::Segments | SideKind::RefusedStarts => {
             ("commit log", "Cassandra would replay them over the restored data")
         }
         SideKind::Hints => ("hints", "Cassandra would send them to other nodes"),
@@ -437,7 +437,7 @@ fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
     };
     let must_be_empty = match side.kind {
         SideKind::CommitLog | SideKind::Segments | SideKind::Hints => true,
-        SideKind::SavedCaches => false,
+        SideKind::SavedCaches | SideKind::RefusedStarts => false,
         // Who reads the changes of a whole cluster would find those from after the instant among them.
         SideKind::ChangeData => facts.scope == RestoreScope::Cluster,
     };
@@ -454,14 +454,15 @@ fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
         return;
     }
     let holds = describe(&side.found);
+    let how = if facts.is_staged() { "move them aside" } else { MOVE };
     match side.kind {
-        SideKind::Segments if facts.is_resumed() => plan.warnings.push(format!(
+        SideKind::RefusedStarts => plan.warnings.push(format!(
             "{what} directory {path} holds {holds}, made by a start that the interrupted restore refused; the \
              restore deletes such segments"
         )),
         _ if must_be_empty => plan
             .findings
-            .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: {MOVE}")),
+            .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: {how}")),
         SideKind::SavedCaches => {
             plan.warnings
                 .push(format!("{what} directory {path} holds {holds}; the restore deletes saved caches"));

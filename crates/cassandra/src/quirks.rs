@@ -28,6 +28,8 @@ pub(crate) const CLIENT_TASKS: [&str; 2] = [
     "org.apache.cassandra.metrics:type=ThreadPools,path=transport,scope=Native-Transport-Requests,name=PendingTasks",
 ];
 
+/// The platform's bean of the process itself (`java.lang.management.ManagementFactory`).
+pub(crate) const RUNTIME: &str = "java.lang:type=Runtime";
 /// Has the hints that wait, by node (`HintsServiceMBean.getPendingHints`).
 pub(crate) const HINTS_SERVICE: &str = "org.apache.cassandra.hints:type=HintsService";
 /// Count the writes that a node was to store as a replica and has not, as they were too old when their turn came

@@ -14,7 +14,7 @@ use crate::names::{Keyspaces, SnapshotTag};
 use crate::plausible::{self, Implausible, Plausible};
 use crate::quirks::{
     self, CLIENT_TASKS, CLIENT_WRITES, DROPPED_WRITES, FLUSH, FLUSH_SIGNATURE, HINTS_SERVICE, ONE_STRING,
-    SNITCH, STORAGE_PROXY, STORAGE_SERVICE, SYSTEM_WRITTEN, TABLES,
+    RUNTIME, SNITCH, STORAGE_PROXY, STORAGE_SERVICE, SYSTEM_WRITTEN, TABLES,
 };
 use crate::replies::{bounded, many, most, optional_directory, pending_hint_files, text_of};
 use crate::version::ReleaseVersion;
@@ -355,6 +355,14 @@ impl NodeSession {
             writes = writes.saturating_add(self.count(&metric, "Count").await?);
         }
         Ok(writes)
+    }
+
+    /// For how long the node's process has been running (`RuntimeMXBean.getUptime`).
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn uptime(&mut self) -> Result<Duration, NodeError> {
+        Ok(Duration::from_millis(self.count(RUNTIME, "Uptime").await?))
     }
 
     /// What this node knows of writes that some replicas do not have.

@@ -103,6 +103,8 @@ pub struct NodeDescription {
     pub data_directories: Vec<String>,
     /// Whether flushed SSTables are linked into `backups/` directories.
     pub incremental_backups: bool,
+    /// Since the process was started.
+    pub uptime: Duration,
     pub tokens: Vec<String>,
     pub datacenter: String,
     pub rack: String,

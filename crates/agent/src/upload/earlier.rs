@@ -74,6 +74,7 @@ fn summary(
         files: footer.files,
         bytes: footer.bytes,
         sent_bytes: 0,
+        left_orphans: true,
         taken: 0,
         left: 0,
         tables: header.tables,

@@ -20,7 +20,7 @@ mod trash;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use cassy_agent_protocol::{UploadRequest, UploadSummary};
@@ -89,6 +89,8 @@ struct Upload {
     buffers: Buffers,
     attempts: AtomicU32,
     sent_bytes: AtomicU64,
+    /// Something was sent, or begun, that the manifest does not name.
+    left_orphans: AtomicBool,
 }
 
 /// Objects that a purge has listed, and that are sent again.
@@ -209,6 +211,7 @@ impl Upload {
             buffers: Buffers::default(),
             attempts: AtomicU32::new(0),
             sent_bytes: AtomicU64::new(0),
+            left_orphans: AtomicBool::new(false),
         };
         Ok((upload, parent))
     }
@@ -234,6 +237,7 @@ impl Upload {
             // What this pass has sent is relied on by the next one.
             parent = Some(Parent::own(self.manifest_key(&outcome), outcome.written.spool));
             self.meter.restart();
+            self.left_orphans.store(true, Ordering::Relaxed);
         }
         let key = trashed.iter().next().cloned().expect("each try has found some");
         Err(UploadError::KeepsBeingTrashed { tries: TRASH_TRIES + 1, key })
@@ -341,6 +345,7 @@ impl Upload {
             files: written.footer.files,
             bytes: written.footer.bytes,
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            left_orphans: self.left_orphans.load(Ordering::Relaxed),
             taken: self.increment.as_ref().map_or(0, |_| of_the_node),
             left: self.increment.as_ref().map_or(0, |increment| increment.left),
             tables: self.survey.header.tables.clone(),

@@ -223,6 +223,7 @@ async fn describe(session: &mut NodeSession) -> Result<NodeDescription, cassy_ca
         keyspaces: session.keyspaces().await?,
         data_directories: session.data_file_locations().await?,
         incremental_backups: session.incremental_backups_enabled().await?,
+        uptime: session.uptime().await?,
         tokens,
         datacenter,
         rack,

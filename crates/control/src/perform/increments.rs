@@ -3,14 +3,17 @@
 use cassy_backup_format::{
     BackupId, BackupKind, Header, HostId, Keys, ManifestReader, NodeManifestName, ObjectKey,
 };
+use cassy_catalog::{CatalogError, HistoryEntry, HistorySelector};
 use cassy_store::{Store, StoreError};
 use futures::TryStreamExt;
 
 use super::backup::BackupPerformer;
 use super::{chain, permanent, store_error};
-use crate::job::BackupJob;
+use crate::job::{BackupJob, RestoreJob};
 use crate::link::Link;
-use crate::nodes::{NodeDescription, NodeError};
+use crate::nodes::{NodeDescription, NodeError, NodeErrorKind};
+use crate::operations::Status;
+use crate::runner::decode;
 
 /// The header of a manifest is one line; no reader takes a longer one.
 const HEADER_LIMIT_BYTES: usize = 64 << 20;
@@ -86,6 +89,7 @@ pub(super) async fn check(
     job: &BackupJob,
     target: &str,
     described: &NodeDescription,
+    configured: Option<bool>,
     link: &Link,
     base: BackupId,
 ) -> Result<(), NodeError> {
@@ -115,6 +119,11 @@ pub(super) async fn check(
         let reason = format!("Cassandra's incremental backups were off when the snapshot {base} was taken");
         return Err(refused(reason, NEW_BASE));
     }
+    if let Some((parent, key)) = manifests.end_of_chain(base) {
+        if let Some(reason) = performer.broken_since(parent, key, target, described, configured).await? {
+            return Err(refused(reason, NEW_BASE));
+        }
+    }
     let list = keys.superseded(&host_id, &base);
     if exists(store, &list).await.map_err(|e| store_error(&e))? {
         let request = performer.superseded(job, host_id, base, &described.data_directories);
@@ -122,6 +131,64 @@ pub(super) async fn check(
         performer.clear_superseded(lock, link, request, true).await?;
     }
     Ok(())
+}
+
+impl BackupPerformer {
+    /// Why what lies in `backups/` does not continue this backup of the node, which has this manifest.
+    async fn broken_since(
+        &self,
+        parent: BackupId,
+        key: &ObjectKey,
+        target: &str,
+        described: &NodeDescription,
+        configured: Option<bool>,
+    ) -> Result<Option<String>, NodeError> {
+        let parent_at = parent.created_at_ms();
+        let started_at =
+            self.clock.now_ms() - i64::try_from(described.uptime.as_millis()).unwrap_or(i64::MAX);
+        if configured == Some(false) && started_at > parent_at {
+            return Ok(Some(format!(
+                "Cassandra was started after the backup {parent}, and its cassandra.yaml switches incremental backups off \
+                 at each start (incremental_backups: false)"
+            )));
+        }
+        let Some(last) = self.last_restore(target).await?.filter(|last| last.created_at >= parent_at) else {
+            return Ok(None);
+        };
+        let is_parent = self.restored_manifest(&last, target).await?.as_ref() == Some(key);
+        Ok((!is_parent).then(|| {
+            format!(
+                "the snapshot {} was restored to it after the backup {parent}, which an increment would continue",
+                last.snapshot_id
+            )
+        }))
+    }
+
+    async fn last_restore(&self, target: &str) -> Result<Option<HistoryEntry>, NodeError> {
+        let selector =
+            HistorySelector { target_ip: Some(target.to_owned()), limit: Some(1), ..Default::default() };
+        let restores = self.catalog.restores(&selector).await;
+        Ok(restores.map_err(|e| unavailable(&e))?.into_iter().next())
+    }
+
+    /// What the node has had since, wholly.
+    async fn restored_manifest(
+        &self,
+        restore: &HistoryEntry,
+        target: &str,
+    ) -> Result<Option<ObjectKey>, NodeError> {
+        let Some(job_id) = restore.job_id.as_deref().filter(|_| restore.status == Status::Completed as u8)
+        else {
+            return Ok(None);
+        };
+        let stored = self.catalog.job(job_id).await.map_err(|e| unavailable(&e))?;
+        let job = stored.and_then(|stored| decode::<RestoreJob>(&stored).ok());
+        Ok(job.and_then(|job| Some(job.nodes.get(target)?.manifest.key.clone())))
+    }
+}
+
+fn unavailable(error: &CatalogError) -> NodeError {
+    NodeError::new(NodeErrorKind::Transient, chain(error))
 }
 
 async fn exists(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> {

@@ -75,7 +75,9 @@ fn permanent(message: impl Into<String>) -> NodeError {
 }
 
 fn unexpected(address: &str, reply: &cassy_agent_protocol::Reply) -> NodeError {
-    permanent(format!("{address}: the agent gave an answer of another kind: {reply:?}"))
+    let mut shown = format!("{reply:?}");
+    shown.truncate(shown.floor_char_boundary(200));
+    permanent(format!("{address}: the agent gave an answer of another kind: {shown}"))
 }
 
 fn store_error(error: &StoreError) -> NodeError {

@@ -71,6 +71,9 @@ pub(crate) struct Ring {
     /// What its clients do.
     pub(crate) activity: Mutex<Activity>,
     pub(crate) hint_files: AtomicU64,
+    pub(crate) uptime: Mutex<Duration>,
+    /// What cassandra.yaml says of incremental backups.
+    pub(crate) configured: Mutex<Option<bool>>,
     /// Of each upload, the key of its parent.
     pub(crate) parents: Mutex<Vec<Option<String>>>,
     /// What each upload says of its SSTables.
@@ -291,7 +294,10 @@ impl Agent for FakeAgent {
         let reply = match request {
             Request::Inspect(_) => Reply::Inspected(Box::new(NodeFacts {
                 pid: Some(1),
-                configuration: configuration(),
+                configuration: ConfigurationFacts {
+                    incremental_backups: *self.0.configured.lock().unwrap(),
+                    ..configuration()
+                },
                 free_bytes: vec![1 << 40],
             })),
             Request::ListSuperseded(_) => Reply::Superseded { files: 0 },
@@ -373,6 +379,7 @@ impl FakeAgent {
             files: 0,
             bytes: 0,
             sent_bytes: 7,
+            left_orphans: false,
             taken: 0,
             left: 0,
             tables: request.snapshot.tables.iter().map(schema::table).collect(),
@@ -404,6 +411,7 @@ impl Cassandra for FakeCassandra {
             keyspaces: self.0.schema.lock().unwrap().keyspaces(),
             data_directories: vec!["/data".to_owned()],
             incremental_backups: !self.0.incremental_backups_off.load(Ordering::SeqCst),
+            uptime: *self.0.uptime.lock().unwrap(),
             tokens: vec!["0".to_owned()],
             datacenter: "dc1".to_owned(),
             rack: "rack1".to_owned(),

@@ -7,8 +7,10 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cassy_agent_protocol::AgentErrorKind;
-use cassy_store::{IncompleteObject, ObjectWriter, StoreError};
+use cassy_backup_format::ManifestWriter;
+use cassy_store::{IncompleteObject, ObjectWriter, StoreError, StoredObject};
 
+use super::increments::Chain;
 use super::reuse::put_trash;
 use super::spool::download_within;
 use super::*;
@@ -24,11 +26,41 @@ struct Broken {
     unreadable: Option<ObjectKey>,
     /// What the next listings of trash lists are; then they are passed on.
     trash: Mutex<Vec<Listed>>,
+    /// So many pieces of objects are not taken.
+    hiccups: Arc<AtomicU32>,
+}
+
+/// Takes no piece as long as there are hiccups.
+struct Hiccuping {
+    inner: Box<dyn ObjectWriter>,
+    hiccups: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl ObjectWriter for Hiccuping {
+    async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
+        let less = |left: u32| left.checked_sub(1);
+        match self.hiccups.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+            Ok(_) => Err(unplugged()),
+            Err(_none) => self.inner.write(piece).await,
+        }
+    }
+    async fn finish(self: Box<Self>) -> Result<StoredObject, StoreError> {
+        self.inner.finish().await
+    }
+    async fn abort(self: Box<Self>) -> Result<(), StoreError> {
+        self.inner.abort().await
+    }
 }
 
 impl Broken {
     fn new(bench: &Bench) -> Self {
-        Self { inner: Arc::clone(&bench.store), unreadable: None, trash: Mutex::default() }
+        Self {
+            inner: Arc::clone(&bench.store),
+            unreadable: None,
+            trash: Mutex::default(),
+            hiccups: Arc::default(),
+        }
     }
 }
 
@@ -40,7 +72,8 @@ fn unplugged() -> StoreError {
 #[async_trait]
 impl Store for Broken {
     async fn create(&self, key: &ObjectKey, size: Option<u64>) -> Result<Box<dyn ObjectWriter>, StoreError> {
-        self.inner.create(key, size).await
+        let inner = self.inner.create(key, size).await?;
+        Ok(Box::new(Hiccuping { inner, hiccups: Arc::clone(&self.hiccups) }))
     }
     async fn read(
         &self,
@@ -72,6 +105,30 @@ impl Store for Broken {
     async fn check(&self) -> Result<(), StoreError> {
         self.inner.check().await
     }
+}
+
+/// Hours of sending are not begun anew because a network file system was away for a second.
+#[tokio::test]
+async fn a_store_that_fails_for_a_moment_costs_one_object() {
+    let bench = Bench::new(example());
+    let store = Broken::new(&bench);
+    store.hiccups.store(3, Ordering::Relaxed);
+    let summary = bench.upload_to(Arc::new(store)).await.expect("uploaded");
+    assert!(summary.left_orphans, "what was begun is looked for");
+    bench.check(&summary).await;
+    let unfinished: Vec<_> = bench.store.list_incomplete("").try_collect().await.expect("list");
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+    assert!(!Bench::new(example()).upload().await.expect("uploaded").left_orphans);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_stays_broken_is_named() {
+    let bench = Bench::new(example());
+    let store = Broken::new(&bench);
+    store.hiccups.store(u32::MAX, Ordering::Relaxed);
+    let error = bench.upload_to(Arc::new(store)).await.expect_err("broken").into_agent_error();
+    assert_eq!(error.kind, AgentErrorKind::Transient);
+    assert!(error.message.contains("the store"), "{error}");
 }
 
 /// A first backup, and the request for a second one on it.
@@ -201,4 +258,40 @@ async fn a_store_and_a_cluster_that_have_no_place_are_refused_before_anything_is
     let error = bench.upload().await.expect_err("no key");
     assert!(matches!(error, UploadError::Key { .. }), "{error}");
     assert!(bench.objects().await.is_empty());
+}
+
+/// A parent like this one, whose manifest is longer than what zstd takes at once, cut in half: it still begins like a
+/// whole one.
+async fn cut_in_half(bench: &Bench, parent: &UploadSummary) -> UploadSummary {
+    let (header, entries) = bench.manifest(parent).await;
+    let mut lines = ManifestWriter::new(Vec::new(), &header).expect("header");
+    let first = entries.first().expect("an SSTable");
+    for number in 100..400 {
+        lines.push(&SstableEntry { name: format!("nb-{number}-big"), ..first.clone() }).expect("entry");
+    }
+    let (mut body, _) = lines.finish().expect("footer");
+    body.truncate(body.len() / 2);
+    ManifestReader::open(body.as_slice()).expect("it begins well");
+    let (blake3, size) = (blake3::hash(&body).to_hex().to_string(), body.len() as u64);
+    bench.store.delete(&parent.manifest).await.expect("delete");
+    bench.store.put(&parent.manifest, Bytes::from(body)).await.expect("put");
+    UploadSummary { blake3, size, ..parent.clone() }
+}
+
+#[tokio::test]
+async fn a_parent_that_ends_between_two_lines_is_not_relied_on() {
+    let mut bench = Bench::new(example());
+    let first = bench.upload().await.expect("uploaded");
+    let cut = cut_in_half(&bench, &first).await;
+    bench.next(SECOND_TAG, &cut);
+    let second = bench.upload().await.expect("uploaded");
+    assert_eq!(second.sent_bytes, first.sent_bytes);
+    bench.check(&second).await;
+
+    let mut chain = Chain::begin().await;
+    let base = chain.base.clone();
+    let cut = cut_in_half(&chain.bench, &base).await;
+    let error = chain.refused(&cut).await;
+    assert!(matches!(&error, UploadError::Parent { key, .. } if *key == base.manifest), "{error}");
+    assert!(error.into_agent_error().hint.expect("a hint").contains("Take a node backup"));
 }

@@ -114,6 +114,7 @@ impl Cassandra for Session {
                 keyspaces: vec![KEYSPACE.to_owned()],
                 data_directories: vec!["/data".to_owned()],
                 incremental_backups: true,
+                uptime: Duration::from_secs(3600),
                 tokens: vec![index.to_string()],
                 datacenter: "dc1".to_owned(),
                 rack: "rack1".to_owned(),

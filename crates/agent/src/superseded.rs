@@ -123,6 +123,9 @@ pub(crate) async fn clear(
 ) -> Result<u64, SupersededError> {
     let (store, key) = open(request)?;
     let Some(list) = fetch(ctx, store.as_ref(), request, key, spool_dir).await? else { return Ok(0) };
+    if list.files == 0 {
+        return Ok(0);
+    }
     let held = held(ctx, store.as_ref(), request, spool_dir).await?;
     let (ctx, directories) = (ctx.clone(), request.data_directories.clone());
     on_thread(move || remove_all(&ctx, &list, &held, &directories)).await

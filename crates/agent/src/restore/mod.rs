@@ -31,7 +31,7 @@ use cassy_sstable::is_plain_name;
 use cassy_store::{Store, StoreAccess};
 use tokio_util::task::TaskTracker;
 
-use crate::context::Context;
+use crate::context::{Context, ProgressSink};
 use crate::inspect::Machine;
 use error::RestoreError;
 use facts::{Facts, Target};
@@ -137,7 +137,8 @@ async fn run_counted(
         return Err(RestoreError::Cancelled);
     }
     let (known, whole) = (Arc::clone(&facts), Arc::clone(&manifest));
-    on_thread(move || finish(&begun, &known, &whole, &layout)).await?;
+    let progress = context.progress.clone();
+    on_thread(move || finish(&progress, &begun, &known, &whole, &layout)).await?;
     let mut notes = plan::notes(&facts);
     notes.extend(
         request.move_aside.as_deref().and_then(|job_id| plan::moved(&aside::moved_by(&facts, job_id))),
@@ -154,8 +155,14 @@ fn begin(facts: &Facts, marker: &Marker, steps: &Steps) -> Result<Begun, Restore
     if is_only_proven(facts) { place::open(facts, steps) } else { place::begin(facts, marker, steps) }
 }
 
-fn finish(begun: &Begun, facts: &Facts, manifest: &Manifest, layout: &Layout) -> Result<(), RestoreError> {
-    if is_only_proven(facts) { begun.unmark(facts) } else { begun.finish(facts, manifest, layout) }
+fn finish(
+    progress: &ProgressSink,
+    begun: &Begun,
+    facts: &Facts,
+    manifest: &Manifest,
+    layout: &Layout,
+) -> Result<(), RestoreError> {
+    if is_only_proven(facts) { begun.unmark(facts) } else { begun.finish(progress, facts, manifest, layout) }
 }
 
 /// What would fail again leaves the node as it was, unless an earlier call has placed files. Everything else

@@ -20,6 +20,7 @@ use super::manifest::{Manifest, directories, table_directory};
 use super::marker::{self, Marker, STAGED};
 use super::stage::Destination;
 use super::tree::{FileError, Kind, Steps, Tree, mtime_ns};
+use crate::context::ProgressSink;
 use crate::inspect::nearest_existing;
 
 /// Cassandra's `AutoSavingCache` names its files so.
@@ -147,6 +148,7 @@ impl Begun {
     /// Places everything that is staged and ends the restore.
     pub(crate) fn finish(
         &self,
+        progress: &ProgressSink,
         facts: &Facts,
         manifest: &Manifest,
         layout: &Layout,
@@ -154,6 +156,7 @@ impl Begun {
         self.sync()?;
         for entry in manifest.entries()? {
             let entry = entry?;
+            progress.beat();
             let destination = self.destinations.get(layout.root_of(&entry));
             let destination =
                 destination.ok_or_else(|| manifest.refuse("a data directory is not there".to_owned()))?;

@@ -16,6 +16,7 @@ pub(crate) use sstables::{SstableFiles, Sstables};
 pub(crate) use truncations::{TruncationsError, truncated};
 pub(crate) use whole::{Amount, Linked, LookedAt, Problems, examine, how_linked};
 
+use crate::context::Context;
 use crate::directory::{Directory, FileError};
 use crate::failure::{IntoAgentError, agent_error};
 
@@ -36,13 +37,13 @@ impl IntoAgentError for SnapshotError {
 
 /// Says which of the request's tables lack a whole snapshot: `keyspace.table: what is wrong`. Whether a table that
 /// has none was dropped meanwhile is for the caller to find out.
-pub(crate) fn check(request: &CheckSnapshotRequest) -> Result<Vec<String>, SnapshotError> {
+pub(crate) fn check(ctx: &Context, request: &CheckSnapshotRequest) -> Result<Vec<String>, SnapshotError> {
     let error = |source| SnapshotError { tag: request.tag, source };
     let found = tables(&request.data_directories, request.tag).map_err(error)?;
     let mut broken: Vec<String> =
         missing(request, &found).iter().map(|gone| gone.told(request.tag)).collect();
     for snapshot in found.iter().filter(|snapshot| is_wanted(request, &snapshot.table)) {
-        match snapshot.read().and_then(examine) {
+        match snapshot.read().and_then(|content| examine(&ctx.progress, content)) {
             Ok((_, problems)) => broken.extend(problems.describe(&snapshot.table)),
             Err(odd @ (FileError::NotPlain { .. } | FileError::Vanished { .. })) => {
                 broken.extend(Problems::one(odd.to_string()).describe(&snapshot.table));

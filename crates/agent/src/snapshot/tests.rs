@@ -14,7 +14,7 @@ fn checked(damage: impl FnOnce(&FakeNode, &Path, &Path)) -> Result<Vec<String>, 
     node.take_snapshot(TAG);
     let (zero, one) = (node.snapshot_of(0, "ks", "plain", TAG), node.snapshot_of(1, "ks", "plain", TAG));
     damage(&node, &zero, &one);
-    check(&node.request(TAG, EXAMPLE_TABLES))
+    check(&Context::default(), &node.request(TAG, EXAMPLE_TABLES))
 }
 
 fn broken(damage: impl FnOnce(&FakeNode, &Path, &Path)) -> String {
@@ -27,6 +27,16 @@ fn broken(damage: impl FnOnce(&FakeNode, &Path, &Path)) -> String {
 fn manifest(zero: &Path, one: &Path) -> std::path::PathBuf {
     let found = [zero, one].map(|path| path.join("manifest.json"));
     found.into_iter().find(|path| path.exists()).expect("a manifest")
+}
+
+/// Looking at very many SSTables on a slow disk takes longer than the server waits for a sign of life.
+#[test]
+fn each_sstable_that_is_looked_at_is_progress() {
+    let node = example();
+    node.take_snapshot(TAG);
+    let ctx = Context::default();
+    check(&ctx, &node.request(TAG, EXAMPLE_TABLES)).expect("checked");
+    assert_eq!(ctx.progress.beats(), 8);
 }
 
 #[test]
@@ -166,6 +176,6 @@ fn a_linked_keyspace_is_explained() {
 fn a_missing_data_directory_is_an_error() {
     let node = FakeNode::new(1);
     fs::remove_dir(&node.data[0]).expect("remove");
-    let error = check(&node.request(TAG, &[])).expect_err("missing").into_agent_error();
+    let error = check(&Context::default(), &node.request(TAG, &[])).expect_err("missing").into_agent_error();
     assert!(error.message.contains("cannot open the data directory"), "{error}");
 }

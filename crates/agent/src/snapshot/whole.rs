@@ -9,6 +9,7 @@ use cassy_sstable::{DATA_COMPONENT, SnapshotManifest, TOC_COMPONENT, Toc, missin
 
 use super::inventory::{TableContent, small_file};
 use super::sstables::SstableFiles;
+use crate::context::ProgressSink;
 use crate::directory::FileError;
 use crate::failure::chain;
 
@@ -80,8 +81,12 @@ impl std::fmt::Display for Amount {
 }
 
 /// How much there is, and what is wrong with it. Nothing is when the snapshot is whole: there is a manifest.json,
-/// exactly its Data.db files are there, each with all that its TOC.txt names, or that any SSTable needs, and nothing else.
-pub(crate) fn examine(content: TableContent) -> Result<(Amount, Problems), FileError> {
+/// exactly its Data.db files are there, each with all that its TOC.txt names (but for [`Needs::Rows`]), or that any
+/// SSTable needs, and nothing else.
+pub(crate) fn examine(
+    progress: &ProgressSink,
+    content: TableContent,
+) -> Result<(Amount, Problems), FileError> {
     let TableContent { sstables, manifests, strangers, .. } = content;
     let (mut amount, mut problems, mut incomplete) =
         (Amount::default(), Problems::default(), Problems::default());
@@ -94,6 +99,7 @@ pub(crate) fn examine(content: TableContent) -> Result<(Amount, Problems), FileE
     };
     for sstable in sstables {
         let sstable = sstable?;
+        progress.beat();
         amount.add(&sstable);
         if let Some(listed) = &mut listed {
             listed.check_off(&sstable, &mut problems);

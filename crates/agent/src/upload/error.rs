@@ -203,8 +203,9 @@ impl From<FileError> for UploadError {
 }
 
 impl Context {
-    /// A safe point to stop at.
+    /// A safe point to stop at, and a sign that the work goes on.
     pub(crate) fn check(&self) -> Result<(), UploadError> {
+        self.progress.beat();
         if self.cancel.is_cancelled() { Err(UploadError::Cancelled) } else { Ok(()) }
     }
 }

@@ -556,26 +556,6 @@ async fn without_what_was_truncated_there_is_no_increment() {
     assert!(error.hint().is_some_and(|hint| hint.contains("backup_type 2")), "{error}");
 }
 
-#[tokio::test]
-async fn links_in_backups_lead_nowhere() {
-    let mut chain = Chain::begin().await;
-    let base = chain.base.clone();
-    chain.bench.node.flush_incremental(&chain.plain(0), "", "nb-2-big", 40, 100);
-    let outside = chain.bench.node.base().join("outside");
-    fs::rename(chain.plain(0).join("backups"), &outside).expect("move");
-    std::os::unix::fs::symlink(&outside, chain.plain(0).join("backups")).expect("link");
-    fs::create_dir_all(chain.cut(0).join("backups")).expect("mkdir");
-    for file in fs::read_dir(&outside).expect("list") {
-        let name = file.expect("entry").file_name();
-        std::os::unix::fs::symlink(outside.join(&name), chain.cut(0).join("backups").join(name))
-            .expect("link");
-    }
-    let first = chain.increment(&base).await;
-    assert_eq!(chain.lines(&first).await, BASE);
-    assert_eq!((first.taken, first.left), (0, 0));
-}
-
-/// Between the first look and the sending: what appears under a name that was given away is the next increment's.
 /// The option of Cassandra 5.0: it links nothing of such a table.
 #[tokio::test]
 async fn a_table_of_which_nothing_is_linked_is_refused_by_name() {
@@ -608,6 +588,46 @@ async fn a_table_of_which_nothing_is_linked_is_refused_by_name() {
     chain.bench.upload().await.expect("uploaded");
 }
 
+#[tokio::test]
+async fn links_in_backups_lead_nowhere() {
+    let mut chain = Chain::begin().await;
+    let base = chain.base.clone();
+    chain.bench.node.flush_incremental(&chain.plain(0), "", "nb-2-big", 40, 100);
+    let outside = chain.bench.node.base().join("outside");
+    fs::rename(chain.plain(0).join("backups"), &outside).expect("move");
+    std::os::unix::fs::symlink(&outside, chain.plain(0).join("backups")).expect("link");
+    fs::create_dir_all(chain.cut(0).join("backups")).expect("mkdir");
+    for file in fs::read_dir(&outside).expect("list") {
+        let name = file.expect("entry").file_name();
+        std::os::unix::fs::symlink(outside.join(&name), chain.cut(0).join("backups").join(name))
+            .expect("link");
+    }
+    let first = chain.increment(&base).await;
+    assert_eq!(chain.lines(&first).await, BASE);
+    assert_eq!((first.taken, first.left), (0, 0));
+}
+
+/// On a slow disk they take longer than the server waits for a sign of life.
+#[tokio::test]
+async fn looking_at_the_witness_and_at_backups_is_progress() {
+    let mut chain = Chain::begin().await;
+    let base = chain.base.clone();
+    (2..22).for_each(|number| {
+        chain.bench.node.flush_incremental(&chain.plain(0), "", &format!("nb-{number}-big"), number, 100);
+    });
+    chain.next(&base);
+    let ctx = Context::default();
+    let mut survey = survey(&ctx, &chain.bench.request).expect("surveyed");
+    let surveyed = ctx.progress.beats();
+    assert!(surveyed >= 24, "{surveyed}");
+    let parent = Parent::required(&ctx, chain.bench.store.as_ref(), &chain.bench.request, &chain.bench.spool);
+    let parent = parent.await.expect("whole");
+    let before = ctx.progress.beats();
+    Increment::plan(&ctx, &mut survey, &parent, LookedAt::default()).expect("planned");
+    assert!(ctx.progress.beats() >= before + 24, "{before} and {}", ctx.progress.beats());
+}
+
+/// Between the first look and the sending: what appears under a name that was given away is the next increment's.
 #[tokio::test]
 async fn a_name_that_is_given_is_not_given_twice() {
     let mut chain = Chain::begin().await;

@@ -119,10 +119,10 @@ pub(super) async fn check(
         let reason = format!("Cassandra's incremental backups were off when the snapshot {base} was taken");
         return Err(refused(reason, NEW_BASE));
     }
-    if let Some((parent, key)) = manifests.end_of_chain(base) {
-        if let Some(reason) = performer.broken_since(parent, key, target, described, configured).await? {
-            return Err(refused(reason, NEW_BASE));
-        }
+    if let Some((parent, key)) = manifests.end_of_chain(base)
+        && let Some(reason) = performer.broken_since(parent, key, target, described, configured).await?
+    {
+        return Err(refused(reason, NEW_BASE));
     }
     let list = keys.superseded(&host_id, &base);
     if exists(store, &list).await.map_err(|e| store_error(&e))? {

@@ -1,6 +1,7 @@
 //! Whole and broken snapshots.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -99,6 +100,21 @@ fn an_sstable_that_was_streamed_as_a_whole_has_no_toc_and_is_whole() {
         fs::write(zero.join("nb-1-big-CRC.db"), "crc").expect("write");
     });
     assert_eq!(lines.expect("checked"), Vec::<String>::new());
+}
+
+/// Cassandra writes its components into the TOC of the live SSTable, which is the snapshot's by a link.
+#[test]
+fn an_index_that_was_made_later_may_be_missing() {
+    let node = example();
+    node.take_snapshot(TAG);
+    let live = node.table(0, "ks", "plain").join("nb-1-big-TOC.txt");
+    let mut toc = fs::OpenOptions::new().append(true).open(live).expect("open");
+    toc.write_all(b"SAI+aa+later+Meta.db\nSI_plain_v_idx.db\n").expect("append");
+    let request = node.request(TAG, EXAMPLE_TABLES);
+    assert_eq!(check(&Context::default(), &request).expect("checked"), Vec::<String>::new());
+    toc.write_all(b"Filter.db\n").expect("append");
+    let broken = check(&Context::default(), &request).expect("checked").join("\n");
+    assert!(broken.ends_with("nb-1-big lacks Filter.db"), "{broken}");
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cassy_backup_format::TableRef;
-use cassy_sstable::{DATA_COMPONENT, SnapshotManifest, TOC_COMPONENT, Toc, missing_components};
+use cassy_sstable::{
+    DATA_COMPONENT, SnapshotManifest, TOC_COMPONENT, Toc, is_attached_index, missing_components,
+};
 
 use super::inventory::{TableContent, small_file};
 use super::sstables::SstableFiles;
@@ -104,7 +106,7 @@ pub(crate) fn examine(
         if let Some(listed) = &mut listed {
             listed.check_off(&sstable, &mut problems);
         }
-        if let Some(problem) = sstable_problem(&sstable)? {
+        if let Some(problem) = sstable_problem(&sstable, Needs::Rows)? {
             incomplete.add(|| problem);
         }
     }
@@ -202,11 +204,12 @@ pub(crate) enum Linked {
     Half(String),
 }
 
-/// With a TOC.txt it is whole when all is there that this names. Without one (see [`problem_without_toc`]) more may
-/// follow until nothing has for a while.
+/// With a TOC.txt it is whole when all is there that this names. Without one (see [`problem_without_toc`]), or without
+/// the index that it names, more may follow until nothing has for a while.
 pub(crate) fn how_linked(sstable: &SstableFiles, looked_at: LookedAt) -> Result<Linked, FileError> {
     let is_settled = looked_at.is_settled(sstable);
-    Ok(match sstable_problem(sstable)? {
+    let needs = if is_settled { Needs::Rows } else { Needs::All };
+    Ok(match sstable_problem(sstable, needs)? {
         None if is_settled || sstable.files.get(TOC_COMPONENT).is_some() => Linked::Whole,
         Some(problem) if is_settled => Linked::Half(problem),
         _ => Linked::Underway,
@@ -232,7 +235,18 @@ fn problem_without_toc(sstable: &SstableFiles) -> Option<String> {
         .then(|| format!("{} has no {TOC_COMPONENT}, and lacks {}", path.display(), lacking.join(", ")))
 }
 
-fn sstable_problem(sstable: &SstableFiles) -> Result<Option<String>, FileError> {
+/// What of that which a TOC.txt names has to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// Everything.
+    All,
+    /// All but indexes: one that is made on existing data comes into the TOC of a live SSTable, which snapshots and
+    /// `backups/` share by a link, while they have no link to the index itself. Cassandra passes over what is not there
+    /// (`TOCComponent.loadTOC`), and builds the index.
+    Rows,
+}
+
+fn sstable_problem(sstable: &SstableFiles, needs: Needs) -> Result<Option<String>, FileError> {
     let path = sstable.full_path().join(&sstable.name);
     if sstable.files.get(TOC_COMPONENT).is_none() {
         return Ok(problem_without_toc(sstable));
@@ -247,7 +261,8 @@ fn sstable_problem(sstable: &SstableFiles) -> Result<Option<String>, FileError> 
         Err(error) => return Ok(Some(format!("{}-{TOC_COMPONENT}: {}", path.display(), chain(&error)))),
     };
     let present = sstable.files.iter().map(|(component, _)| component.clone()).collect();
-    let missing = missing_components(&toc, &present);
+    let mut missing = missing_components(&toc, &present);
+    missing.retain(|component| needs == Needs::All || !is_attached_index(component));
     Ok((!missing.is_empty()).then(|| format!("{} lacks {}", path.display(), missing.join(", "))))
 }
 

@@ -245,6 +245,26 @@ async fn what_stays_half_linked_fails_the_increment_by_name() {
     }
 }
 
+/// Its components are in the TOC of the live SSTable, which is that in `backups/` by a link, and nowhere else there.
+#[tokio::test]
+async fn without_an_index_that_was_made_later_an_sstable_is_whole() {
+    let mut chain = Chain::begin().await;
+    let (base, plain) = (chain.base.clone(), chain.plain(0));
+    chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+    let live = plain.join("nb-2-big-TOC.txt");
+    let toc = fs::read_to_string(&live).expect("read") + "SAI+aa+later+Meta.db\n";
+    fs::write(live, toc).expect("write");
+    // What is linked right now may be followed by its index.
+    let first = chain.increment(&base).await;
+    assert_eq!((first.taken, first.left), (0, 1));
+    let second = chain.increment_later(&first).await.expect("uploaded");
+    assert_eq!((second.taken, second.left), (1, 0));
+    assert_eq!(chain.rows(&second, "nb-2-big").await, [rows_of(40, 100)]);
+    let (_, entries) = chain.bench.manifest(&second).await;
+    let entry = entries.iter().find(|entry| entry.name == "nb-2-big").expect("there");
+    assert!(entry.files.iter().any(|file| file.name == "nb-2-big-SAI+aa+GroupComplete.db"), "{entry:?}");
+}
+
 /// An agent that was killed while it cleared.
 #[tokio::test]
 async fn what_is_half_there_and_in_the_parent_is_no_gap() {

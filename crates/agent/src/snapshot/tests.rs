@@ -189,6 +189,19 @@ fn a_linked_keyspace_is_explained() {
 }
 
 #[test]
+fn a_table_of_before_2_1_is_told_as_that() {
+    let text = broken(|node, _, _| {
+        let empty = node.table(0, "system", "empty");
+        fs::rename(&empty, node.data[0].join("system/empty")).expect("rename");
+    });
+    assert!(
+        text.starts_with(&format!("system.empty: it has no snapshot {TAG}; it is a table of before ")),
+        "{text}"
+    );
+    assert!(text.contains("/system/empty has no table id") && text.contains("copy the rows"), "{text}");
+}
+
+#[test]
 fn a_missing_data_directory_is_an_error() {
     let node = FakeNode::new(1);
     fs::remove_dir(&node.data[0]).expect("remove");

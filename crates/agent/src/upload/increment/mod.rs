@@ -184,7 +184,7 @@ impl Increment {
                 Fate::New => self.count(&sstable),
                 Fate::Taken => unsure.taken.push(sstable),
                 Fate::Half(problem) if unsure.half.len() < HALF_LINKED => {
-                    unsure.half.push((sstable, problem))
+                    unsure.half.push((sstable, problem));
                 }
                 Fate::Half(problem) => return Err(UploadError::HalfLinked { broken: vec![problem] }),
                 Fate::Not => {}

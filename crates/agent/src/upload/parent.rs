@@ -7,7 +7,9 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::{ParentManifest, UploadRequest};
-use cassy_backup_format::{BackupKind, Header, ManifestReader, ObjectKey, SstableEntry, TableRef};
+use cassy_backup_format::{
+    BackupKind, Header, ManifestError, ManifestReader, ObjectKey, SstableEntry, TableRef,
+};
 use cassy_store::Store;
 
 use super::error::{UploadError, blocking};
@@ -62,8 +64,7 @@ impl Parent {
     ) -> Result<Self, UploadError> {
         let parent = Self::fetch(ctx, store, named, request, spool_dir).await?;
         blocking(move || {
-            let damaged = |source| UploadError::Parent { key: parent.key.clone(), source };
-            parent.lines()?.try_for_each(|line| line.map(drop).map_err(damaged))?;
+            parent.lines()?.try_for_each(|line| line.map(drop).map_err(damaged(&parent.key)))?;
             Ok(parent)
         })
         .await
@@ -98,7 +99,7 @@ impl Parent {
             lines.try_for_each(|line| match line {
                 Ok(entry) if entry.corrupt => Err(differs(format!("{} in it is corrupt", entry.name))),
                 Ok(_) => Ok(()),
-                Err(source) => Err(UploadError::Parent { key: parent.key.clone(), source }),
+                Err(error) => Err(damaged(&parent.key)(error)),
             })?;
             Ok(parent)
         })
@@ -154,8 +155,12 @@ impl Parent {
     /// Reads it from its begin.
     pub(super) fn lines(&self) -> Result<ManifestReader<BufReader<File>>, UploadError> {
         let file = BufReader::new(self.spool.open()?);
-        ManifestReader::open(file).map_err(|source| UploadError::Parent { key: self.key.clone(), source })
+        ManifestReader::open(file).map_err(damaged(&self.key))
     }
+}
+
+fn damaged(key: &ObjectKey) -> impl Fn(ManifestError) -> UploadError {
+    |source| UploadError::Parent { key: key.clone(), source }
 }
 
 /// That of the parent itself; the next try finds the same.
@@ -234,7 +239,6 @@ impl Cursor {
         if let Some(entry) = self.ahead.take() {
             return Ok(Some(entry));
         }
-        let error = |source| UploadError::Parent { key: self.key.clone(), source };
-        self.lines.next().transpose().map_err(error)
+        self.lines.next().transpose().map_err(damaged(&self.key))
     }
 }

@@ -1,10 +1,11 @@
 //! What breaks in the middle of a restore, and limits that no backup of a test reaches.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cassy_agent_protocol::{AgentErrorKind, RestoreRequest};
+use cassy_backup_format::{ManifestError, ManifestReader};
 use cassy_store::StoreError;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
@@ -73,27 +74,79 @@ async fn a_manifest_that_cannot_be_kept_is_told_by_its_place() {
     assert!(node.names().is_empty());
 }
 
+/// Its manifest is longer than what zstd takes at once: without its end, it still begins like a whole one.
+async fn long(node: &Node) -> (Backup, RestoreRequest) {
+    let mut backup = Backup::empty();
+    backup.sstable(&table("ks", "t", 1), None, "nb-1-big", 0, b"data").await;
+    let first = backup.entries[0].clone();
+    for number in 2..=200 {
+        let mut entry = first.clone();
+        entry.name = format!("nb-{number}-big");
+        entry.files.iter_mut().for_each(|file| file.name = file.name.replace(&first.name, &entry.name));
+        backup.entries.push(entry);
+    }
+    let request = backup.request(node).await;
+    (backup, request)
+}
+
+fn cut(path: &Path) {
+    let whole = fs::read(path).unwrap();
+    let begin = &whole[..whole.len() - 20];
+    ManifestReader::open(begin).expect("it begins well");
+    fs::write(path, begin).unwrap();
+}
+
+#[tokio::test]
+async fn a_manifest_that_ends_between_two_lines_is_refused() {
+    let node = Node::new();
+    let (backup, request) = long(&node).await;
+    let path = backup.object_path(&request.manifest.key);
+    cut(&path);
+    let request = backup.request_of(&node, &fs::read(&path).unwrap()).await;
+    let error = node.run(&request).await.unwrap_err();
+    let RestoreError::Manifest { key, source: ManifestError::Read(_) } = &error else { panic!("{error:?}") };
+    assert_eq!(*key, request.manifest.key);
+    assert!(node.names().is_empty());
+}
+
 /// It was proven, and is read twice more.
 #[tokio::test]
-async fn a_copy_of_the_manifest_that_is_lost_or_cut_short_places_nothing() {
-    let (backup, node) = (Backup::whole().await, Node::new());
-    let (request, context) = (backup.request(&node).await, Context::default());
+async fn a_copy_of_the_manifest_that_is_cut_short_or_lost_places_nothing() {
+    let (node, context) = (Node::new(), Context::default());
+    let (_backup, request) = long(&node).await;
     let path = spooled(&node, &request);
-    let cut = || File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
-    let error = staged_after(&context, &node, &request, cut).await.unwrap_err();
+    let error = staged_after(&context, &node, &request, || cut(&path)).await.unwrap_err();
     let RestoreError::Manifest { key, .. } = &error else { panic!("{error:?}") };
     assert_eq!(*key, request.manifest.key);
     let lost = || fs::remove_file(&path).unwrap();
     let error = staged_after(&context, &node, &request, lost).await.unwrap_err();
     let RestoreError::File(error) = &error else { panic!("{error:?}") };
     assert_eq!((error.operation, &error.path, error.errno()), ("open", &path, Some(Errno::NOENT)));
-    assert!(node.is_marked());
 
     let spool = node.path("spool");
     let prepared = prepare(&context, &node.machine, &request, &spool).await.unwrap();
-    cut();
+    cut(&path);
     let error = gather::gather(&node.machine, &request, &prepared.manifest).unwrap_err();
     assert!(matches!(error, RestoreError::Manifest { .. }), "{error:?}");
+    assert!(node.is_marked());
+    let is_staged = |path: &PathBuf| path.starts_with("node-backup");
+    assert!(node.files().iter().flat_map(|files| files.keys()).all(is_staged), "{:?}", node.files());
+    node.run(&request).await.unwrap();
+    assert!(!node.is_marked());
+}
+
+/// What a power cut leaves of a file that was being written.
+#[tokio::test]
+async fn what_is_staged_in_part_is_staged_again() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    let request = backup.request(&node).await;
+    let staged = node.path("data/node-backup/data/system").join(format!("local-{:032x}/nb-3-big-Data.db", 3));
+    let mut change = 20;
+    while !staged.exists() || fs::read(&staged).unwrap() != b"local" {
+        assert!(node.run_killed(&request, change).await, "killed while it stages");
+        change += 1;
+    }
+    fs::write(&staged, "loc").unwrap();
     node.run(&request).await.unwrap();
     assert_eq!(node.files(), backup.files);
 }

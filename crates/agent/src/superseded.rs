@@ -145,11 +145,11 @@ async fn held(
         let unread = |source| SupersededError::Manifest { key: key.clone(), source };
         let file = BufReader::new(spool.open().map_err(transfer)?);
         let lines = ManifestReader::open(file).map_err(unread)?;
-        let Header { cluster_id, host_id, backup_id, tables, .. } = lines.header();
-        if (cluster_id, host_id, backup_id) != (&wanted.cluster_id, &wanted.host_id, &wanted.backup_id) {
+        let Header { cluster_id, host_id, backup_id, tables, .. } = lines.header().clone();
+        if (cluster_id, host_id, backup_id) != (wanted.cluster_id, wanted.host_id, wanted.backup_id) {
             return Err(SupersededError::OtherManifest { key });
         }
-        let tables = tables.iter().cloned().collect();
+        let tables = tables.into_iter().collect();
         for line in lines {
             ctx.check().map_err(transfer)?;
             line.map_err(unread)?;

@@ -75,7 +75,9 @@ impl Scene {
         };
         change(&mut header);
         let manifest = ManifestWriter::new(Vec::new(), &header).expect("header").finish().expect("footer");
-        write_bytes(&self.manifest(), &manifest.0);
+        let path = self.manifest();
+        fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+        fs::write(path, manifest.0).expect("write");
     }
 
     fn manifest(&self) -> PathBuf {
@@ -107,12 +109,8 @@ impl Scene {
 }
 
 fn write(path: PathBuf) {
-    write_bytes(&path, b"x");
-}
-
-fn write_bytes(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
-    fs::write(path, bytes).expect("write");
+    fs::write(path, "x").expect("write");
 }
 
 #[tokio::test]

@@ -120,8 +120,8 @@ pub(super) const RULES: &[Mutation] = &[
         name: "placing-stopped",
         removed: "placing is not stopped",
         file: "crates/agent/src/restore/mod.rs",
-        find: "    on_thread(move || finish(&begun, &known, &whole, &layout)).await?;",
-        replace: "    on_thread(move || finish(&begun, &known, &whole, &layout)).await?;\n    if context.cancel.is_cancelled() {\n        return Err(RestoreError::Cancelled);\n    }",
+        find: "    on_thread(move || finish(&progress, &begun, &known, &whole, &layout)).await?;",
+        replace: "    on_thread(move || finish(&progress, &begun, &known, &whole, &layout)).await?;\n    if context.cancel.is_cancelled() {\n        return Err(RestoreError::Cancelled);\n    }",
         test: agent("restore::tests::undo::whatever_instant_it_is_told_to_stop_at_it_is_undone_or_finishes"),
     },
     Mutation {

@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cassy_api::proto::{OperationStatus, RestoreRequest};
 use cassy_backup_format::{ManifestReader, SstableEntry};
 use cassy_testkit::dataset::{self, Fingerprints};
-use cassy_testkit::{Cql, Doing, Failure, Runtime, World, oracle};
+use cassy_testkit::{Cql, Doing, Failure, Probe, Runtime, World, oracle, wait_for};
 
+const LIMIT: Duration = Duration::from_secs(120);
 /// What happens to each is in its scene.
 const TABLES: [&str; 7] = ["gap", "deleted", "half", "twice", "truncated", "dropped", "remade"];
 
@@ -34,7 +36,7 @@ async fn a_chain_of_increments_brings_back_what_was_there_and_nothing_else() -> 
     assert_eq!(dataset::differences(&at_the_end, &chain.rows().await?), Vec::<String>::new());
     chain.comes_back(true).await?;
     assert_eq!(dataset::differences(&at_the_base, &chain.rows().await?), Vec::<String>::new());
-    Ok(())
+    chain.after_a_restore_there_is_a_new_chain().await
 }
 
 struct Chain {
@@ -111,7 +113,7 @@ impl Chain {
         fs::write(&list, noted).doing(|| format!("write {}", list.display()))?;
         self.world.add_increment(&self.cluster, &self.base).await?;
         let of_deleted = self.lines("deleted")?;
-        assert!(of_deleted.iter().all(|line| line.name != *row), "{row} was superseded: {of_deleted:?}");
+        assert!(!of_deleted.contains_key(row), "{row} was superseded: {:?}", of_deleted.keys());
         assert!(names(&directory)?.is_empty() && !list.exists(), "cleared first");
         Ok(())
     }
@@ -143,7 +145,7 @@ impl Chain {
         assert!(message.contains("2 SSTables in backups/ without a whole TOC.txt are left"), "{message}");
         let lines = self.lines("half")?;
         for (name, file) in half {
-            assert!(lines.iter().all(|line| line.name != name), "{name} is not whole: {lines:?}");
+            assert!(!lines.contains_key(&name), "{name} is not whole: {:?}", lines.keys());
             assert!(names(&directory)?.contains(&name), "{name} stays until it is whole");
             fs::rename(self.aside.join(&file), directory.join(&file)).doing(|| format!("move {file}"))?;
         }
@@ -163,12 +165,23 @@ impl Chain {
         else {
             panic!("one SSTable of one flush")
         };
-        assert!(before.iter().any(|line| line.name == *name), "{name} comes again: {before:?}");
+        assert!(before.contains_key(name), "{name} comes again: {:?}", before.keys());
         self.world.add_increment(&self.cluster, &self.base).await?;
         let after = self.lines("twice")?;
-        assert_eq!(after.len(), before.len() + 1, "{after:?}");
-        assert!(before.iter().all(|line| after.contains(line)), "{before:?} in {after:?}");
+        assert_eq!(after.len(), before.len() + 1, "{:?}", after.keys());
+        assert!(before.iter().all(|(name, line)| after.get(name) == Some(line)), "what was there stays");
         Ok(())
+    }
+
+    /// The old one has rows that the restored node does not have.
+    async fn after_a_restore_there_is_a_new_chain(&mut self) -> Result<(), Failure> {
+        self.write(4, &["gap"]).await?;
+        let refused = self.world.server.begin_increment(&self.cluster, &self.base).await;
+        let refused = refused.expect_err("its rows would come back").to_string();
+        let why = format!("it was restored to the snapshot {}", self.base);
+        assert!(refused.contains(&why), "{refused}");
+        let newer = self.world.back_up(&self.cluster).await?;
+        self.world.add_increment(&self.cluster, &newer).await.map(drop)
     }
 
     /// The node loses everything, is restored and started.
@@ -207,13 +220,21 @@ impl Chain {
         self.world.node.flush(&["chain"]).await
     }
 
-    /// Deletes the first row, its only one, and has the deletion forgotten with it: no SSTable is left.
+    /// Deletes the first row, its only one, and has the deletion forgotten with it: no SSTable is left. A deletion of this
+    /// very second is not forgotten yet.
     async fn forget(&self, table: &str) -> Result<(), Failure> {
         self.cql.execute(&format!("DELETE FROM chain.{table} WHERE id = 1")).await?;
         self.world.node.flush(&["chain"]).await?;
-        self.world.node.nodetool(&["compact", "chain", table]).await?;
-        assert!(names(&self.table(table)?)?.is_empty(), "{table}: nothing is left but in backups/");
-        Ok(())
+        let directory = self.table(table)?;
+        wait_for(format!("nothing is left of {table} but in backups/"), LIMIT, async || {
+            let compacted = self.world.node.nodetool(&["compact", "chain", table]).await;
+            match compacted.and_then(|_| names(&directory)) {
+                Ok(left) if left.is_empty() => Probe::Ready(()),
+                Ok(left) => Probe::NotYet(format!("{left:?}")),
+                Err(failure) => Probe::Broken(failure),
+            }
+        })
+        .await
     }
 
     /// All tables that there are.
@@ -228,16 +249,18 @@ impl Chain {
         Ok(all)
     }
 
-    /// The lines of a table in the last increment.
-    fn lines(&self, table: &str) -> Result<Vec<SstableEntry>, Failure> {
+    /// The lines of a table in the last increment, by the names of the SSTables.
+    fn lines(&self, table: &str) -> Result<BTreeMap<String, SstableEntry>, Failure> {
         let path = self.stored(&format!(".on-{}.jsonl.zst", self.base))?;
         let bytes = fs::read(&path).doing(|| format!("read {}", path.display()))?;
-        let lines = ManifestReader::open(bytes.as_slice()).doing(|| format!("read {}", path.display()))?;
-        let lines: Result<Vec<_>, _> = lines.collect();
-        let lines = lines.doing(|| format!("read {}", path.display()))?.into_iter();
-        Ok(lines
-            .filter(|line| (line.table.keyspace.as_str(), line.table.table.as_str()) == ("chain", table))
-            .collect())
+        let mut found = BTreeMap::new();
+        for line in ManifestReader::open(bytes.as_slice()).doing(|| format!("read {}", path.display()))? {
+            let line = line.doing(|| format!("read {}", path.display()))?;
+            if (line.table.keyspace.as_str(), line.table.table.as_str()) == ("chain", table) {
+                found.insert(line.name.clone(), line);
+            }
+        }
+        Ok(found)
     }
 
     /// The newest object whose path has this part.

@@ -135,6 +135,19 @@ async fn an_increment_after_a_newer_snapshot_would_have_a_gap() {
 }
 
 #[tokio::test]
+async fn an_increment_after_a_restore_would_have_what_the_node_does_not_have() {
+    let scene = Scene::set().await;
+    let base = scene.snapshot().await;
+    scene.increment(&base).await.unwrap();
+    scene.restored(RestoreRequest { snapshot_only: true, ..restore(&scene.cluster, &base) }).await;
+    let error = scene.refused(&base).await;
+    assert_eq!(error.kind, OperationErrorKind::FailedPrecondition);
+    assert!(error.message.contains(&format!("it was restored to the snapshot {base}")), "{error}");
+    let newer = scene.snapshot().await;
+    scene.increment(&newer).await.unwrap();
+}
+
+#[tokio::test]
 async fn incremental_backups_have_to_be_on_now_and_at_the_base() {
     let scene = Scene::set().await;
     let base = scene.snapshot().await;

@@ -3,6 +3,7 @@
 use cassy_backup_format::{
     BackupId, BackupKind, Header, HostId, Keys, ManifestReader, NodeManifestName, ObjectKey,
 };
+use cassy_catalog::HistorySelector;
 use cassy_store::{Store, StoreError};
 use futures::TryStreamExt;
 
@@ -10,10 +11,13 @@ use super::backup::BackupPerformer;
 use super::{chain, permanent, store_error};
 use crate::job::BackupJob;
 use crate::link::Link;
-use crate::nodes::{NodeDescription, NodeError};
+use crate::nodes::{NodeDescription, NodeError, NodeErrorKind};
+use crate::operations::Status;
 
 /// The header of a manifest is one line; no reader takes a longer one.
 const HEADER_LIMIT_BYTES: usize = 64 << 20;
+/// Of a node's restores, the newest first: those that failed do not count.
+const RESTORES_LOOKED_AT: u32 = 100;
 const NEW_BASE: &str = "take a node backup (backup_type 2), and increments on that";
 
 /// A node's whole manifests, as the store lists them: of corrupt ones there is no base and no parent.
@@ -115,6 +119,15 @@ pub(super) async fn check(
         let reason = format!("Cassandra's incremental backups were off when the snapshot {base} was taken");
         return Err(refused(reason, NEW_BASE));
     }
+    if let Some(chain_end) = manifests.end_of_chain(base)
+        && let Some(restored) = restored_since(performer, job, target, chain_end).await?
+    {
+        let reason = format!(
+            "it was restored to the snapshot {restored} after the last backup on {base}, and an increment on that would have rows \
+             that the node does not have"
+        );
+        return Err(refused(reason, NEW_BASE));
+    }
     let list = keys.superseded(&host_id, &base);
     if exists(store, &list).await.map_err(|e| store_error(&e))? {
         let request = performer.superseded(job, host_id, base, &described.data_directories);
@@ -122,6 +135,28 @@ pub(super) async fn check(
         performer.clear_superseded(lock, link, request, true).await?;
     }
     Ok(())
+}
+
+/// The snapshot of the newest restore of this node that is newer than this manifest. What it brought back may be older
+/// than the chain, or a part of it; the chain's next increment would have all of the chain nevertheless.
+async fn restored_since(
+    performer: &BackupPerformer,
+    job: &BackupJob,
+    target: &str,
+    (_, chain_end): (BackupId, &ObjectKey),
+) -> Result<Option<String>, NodeError> {
+    let selector = HistorySelector {
+        cluster_id: Some(job.cluster_id.to_string()),
+        target_ip: Some(target.to_owned()),
+        limit: Some(RESTORES_LOOKED_AT),
+        ..HistorySelector::default()
+    };
+    let listed = performer.catalog.restores(&selector).await;
+    let listed = listed.map_err(|error| NodeError::new(NodeErrorKind::Transient, chain(&error)))?;
+    let restored = listed.into_iter().find(|entry| entry.status != Status::Failed as u8);
+    let Some(restored) = restored else { return Ok(None) };
+    let taken_ms = header(&*performer.store, chain_end).await?.created_at_ms;
+    Ok((restored.updated_at >= taken_ms).then_some(restored.snapshot_id))
 }
 
 async fn exists(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> {

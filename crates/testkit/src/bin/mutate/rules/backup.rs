@@ -504,6 +504,14 @@ pub(super) const RULES: &[Mutation] = &[
         test: increments("an_increment_after_a_newer_snapshot_would_have_a_gap"),
     },
     Mutation {
+        name: "increment-after-a-restore",
+        removed: "a node that was restored begins a new chain",
+        file: INCREMENTS,
+        find: "Ok((restored.updated_at >= taken_ms)",
+        replace: "Ok((false && restored.updated_at >= taken_ms)",
+        test: increments("an_increment_after_a_restore_would_have_what_the_node_does_not_have"),
+    },
+    Mutation {
         name: "increment-while-off",
         removed: "incremental backups are on when an increment is taken",
         file: INCREMENTS,

@@ -16,8 +16,8 @@ use super::facts::{Agent, Backup, Facts, Found, Known, Owner, Root, Running, Sid
 use super::layout::{Layout, names_the_root};
 use super::manifest::{Manifest, directories, table_directory};
 use super::marker::{Marker, STAGED, Staging};
-use super::schema;
 use super::tree::{FileError, Found as TreeFound, Kind, Ownership, Steps, Tree};
+use super::{schema, spread};
 use crate::failure::chain;
 use crate::inspect::account::Accounts;
 use crate::inspect::configuration::{Configuration, Recorded};
@@ -49,12 +49,12 @@ pub(crate) fn gather(
         now_ms: now_ms(),
         target,
     };
-    let Target::Known(known) = &facts.target else { return Ok(facts) };
+    let Target::Known(known) = &mut facts.target else { return Ok(facts) };
     if names_the_root(&known.configuration) {
         return Ok(facts);
     }
     facts.sides = sides(&known.configuration);
-    let Some(layout) = &known.layout else { return Ok(facts) };
+    let Some(layout) = &mut known.layout else { return Ok(facts) };
     let marker = Marker::of(request);
     facts.staging = staging(request.scope, layout.roots(), &marker);
     let looks = Looks { machine, header, agent: &facts.agent, staging: facts.staging, marker: &marker };
@@ -336,10 +336,11 @@ fn known_mode(recorded: u32, default: u32) -> u32 {
     }
 }
 
-/// Compares what lies in the roots with what the manifest wants there. True when it is exactly that.
+/// Compares what lies in the roots with what the manifest wants there, and assigns what is spread. True when it is
+/// exactly that.
 fn take_inventory(
     manifest: &Manifest,
-    layout: &Layout,
+    layout: &mut Layout,
     staging: &str,
     roots: &mut [Root],
 ) -> Result<bool, RestoreError> {
@@ -354,7 +355,13 @@ fn take_inventory(
     let mut everything = true;
     for entry in manifest.entries()? {
         let entry = entry?;
-        let index = layout.root_of(&entry);
+        let others = collisions.of(&entry);
+        let index = layout.root_of(&entry).unwrap_or_else(|| {
+            let is_there = |index: usize| has_some_of(&entry, index, trees.get(index), &present);
+            let index = spread::choose(layout.data(), others, roots, is_there);
+            layout.assign(&entry, index);
+            index
+        });
         collisions.check(&entry, index).map_err(|reason| manifest.refuse(reason))?;
         let (Some(root), Some(staged)) = (roots.get_mut(index), trees.get(index)) else { continue };
         everything &= take_sstable(&entry, index, root, staged.as_ref(), &mut present);
@@ -388,6 +395,10 @@ impl Present {
     /// True when the file is there; it is not looked for again.
     fn take(&mut self, index: usize, path: &str, size: u64) -> bool {
         self.0.remove(&fingerprint(index, path, size))
+    }
+
+    fn has(&self, index: usize, path: &str, size: u64) -> bool {
+        self.0.contains(&fingerprint(index, path, size))
     }
 
     /// What is left is nothing that the backup has.
@@ -434,13 +445,18 @@ struct Collisions {
 }
 
 impl Collisions {
-    fn check(&mut self, entry: &SstableEntry, root: usize) -> Result<(), String> {
+    /// The roots that have an SSTable of this name already.
+    fn of(&mut self, entry: &SstableEntry) -> &[usize] {
         let name = (entry.table.clone(), entry.index.clone(), entry.name.clone());
         if self.name.as_ref() != Some(&name) {
             self.name = Some(name);
             self.roots.clear();
         }
-        if self.roots.contains(&root) {
+        &self.roots
+    }
+
+    fn check(&mut self, entry: &SstableEntry, root: usize) -> Result<(), String> {
+        if self.of(entry).contains(&root) {
             let table = table_directory(entry);
             return Err(format!(
                 "SSTable {} of {}/{table} was in several data directories, and this node has one place for all",
@@ -450,6 +466,18 @@ impl Collisions {
         self.roots.push(root);
         Ok(())
     }
+}
+
+/// True when a part of the SSTable was brought to this root.
+fn has_some_of(entry: &SstableEntry, index: usize, staged: Option<&Option<Tree>>, present: &Present) -> bool {
+    let table = table_directory(entry);
+    let names = directories(entry, &table);
+    let prefix = names.join("/");
+    let staged = staged.and_then(Option::as_ref).and_then(|tree| tree.descend(&names).ok().flatten());
+    entry.files.iter().any(|file| {
+        present.has(index, &format!("{prefix}/{}", file.name), file.size)
+            || staged.as_ref().is_some_and(|tree| matches!(tree.stat(OsStr::new(&file.name)), Ok(Some(_))))
+    })
 }
 
 /// True when all files of the SSTable are in place.

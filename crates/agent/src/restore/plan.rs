@@ -244,11 +244,11 @@ fn formats(
 /// What may differ, and should be known.
 fn changed(facts: &Facts, known: &Known, warnings: &mut Vec<String>) {
     let (was, is) = (&facts.backup.configuration, &known.configuration);
-    if was.data_directories.len() != facts.roots.len() {
+    if let Some(layout) = known.layout.as_ref().filter(|layout| layout.is_spread()) {
         warnings.push(format!(
-            "the backup's node had {} data directories, this one has {}: the files are spread anew",
-            was.data_directories.len(),
-            facts.roots.len()
+            "the backup's node had {} data directories, this one has {}: each SSTable goes where most room is left",
+            layout.recorded_data(),
+            layout.data().len()
         ));
     }
     let is_copy = matches!(facts.way, RestoreWay::Copy { .. });

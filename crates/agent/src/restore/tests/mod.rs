@@ -6,6 +6,7 @@ mod fixture;
 mod hostile;
 mod obstacles;
 mod rules;
+mod spread;
 mod undo;
 mod whole_cluster;
 

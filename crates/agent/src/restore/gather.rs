@@ -91,6 +91,7 @@ fn backup(manifest: &Manifest) -> Backup {
         configuration: header.configuration.clone(),
         files: manifest.files,
         counters: schema::has_counters(&header.schema),
+        views: schema::views(&header.schema),
         gc_grace_seconds: schema::smallest_gc_grace_seconds(&header.schema),
     }
 }

@@ -452,6 +452,9 @@ pub struct UploadSummary {
     pub bytes: u64,
     /// Bytes that were sent, the rest was there already.
     pub sent_bytes: u64,
+    /// Whether something was sent, or begun, by this session or an earlier one, that the manifest does not name.
+    #[serde(default)]
+    pub left_orphans: bool,
     /// Of an increment: SSTables that were taken from `backups/`.
     #[serde(default)]
     pub taken: u64,

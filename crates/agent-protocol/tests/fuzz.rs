@@ -141,6 +141,7 @@ fn replies() -> Vec<Reply> {
         files: 3,
         bytes: u64::MAX,
         sent_bytes: 5,
+        left_orphans: true,
         taken: 1,
         left: u64::MAX,
         tables: vec![table],

@@ -1,5 +1,6 @@
 //! What every request has while it runs: a way to be stopped, and a place to say how far it is.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cassy_agent_protocol::Progress;
@@ -18,6 +19,7 @@ pub(crate) struct Context {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ProgressSink {
     latest: Arc<Mutex<Progress>>,
+    beats: Arc<AtomicU64>,
     /// Everything that was ever set, in order.
     #[cfg(test)]
     all: Arc<Mutex<Vec<Progress>>>,
@@ -28,6 +30,17 @@ impl ProgressSink {
         #[cfg(test)]
         self.all.lock().unwrap_or_else(PoisonError::into_inner).push(progress);
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+
+    /// Something was done that moves neither bytes nor files, such as looking at one. The server stops a request that
+    /// reports nothing for long, and there may be very many.
+    pub(crate) fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub(crate) fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
     }
 
     pub(crate) fn latest(&self) -> Progress {

@@ -50,6 +50,18 @@ pub(crate) fn store_error_kind(error: &StoreError) -> AgentErrorKind {
     }
 }
 
+/// The store answers, and what it holds is not what a backup put there.
+pub(crate) fn is_changed(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::NotFound { .. }
+            | StoreError::TooLarge { .. }
+            | StoreError::OutOfRange { .. }
+            | StoreError::Truncated { .. }
+            | StoreError::NotPlain { .. }
+    )
+}
+
 impl IntoAgentError for StoreError {
     fn into_agent_error(self) -> AgentError {
         let hint = self.hint();

@@ -2,8 +2,10 @@
 //!
 //! Cassandra links each flushed SSTable into `backups/` and never cleans there. Only files that have the name of
 //! a component are ever noted, and a noted file is deleted only while it is still the same one: device, inode, and
-//! time of birth where it is known. The list is an object of the store, so that it outlives this agent.
+//! time of birth where it is known, and only when the backup holds its table: of one that was dropped it may be all that
+//! is left. The list is an object of the store, so that it outlives this agent.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
@@ -11,8 +13,8 @@ use std::sync::Arc;
 
 use cassy_agent_protocol::{AgentError, AgentErrorKind, SupersededRequest};
 use cassy_backup_format::{
-    FORMAT, KeyError, Keys, LEAST_READER, ManifestError, ObjectKey, SupersededFile, SupersededHeader,
-    SupersededList, SupersededWriter, TableRef,
+    FORMAT, Header, KeyError, Keys, LEAST_READER, ManifestError, ManifestReader, ObjectKey, SupersededFile,
+    SupersededHeader, SupersededList, SupersededWriter, TableRef,
 };
 use cassy_sstable::{BACKUPS_DIRECTORY, ComponentName, TableDirectory, is_index_directory};
 use cassy_store::{Store, StoreAccess, StoreError};
@@ -42,6 +44,16 @@ pub(crate) enum SupersededError {
     /// The list is one of something else, or names what is no incremental file.
     #[error("the list {key} of superseded files is not to be trusted: {what}")]
     Foreign { key: ObjectKey, what: String },
+    /// What the backup holds cannot be read.
+    #[error("cannot tell from the manifest {key} which tables the backup holds")]
+    Manifest {
+        key: ObjectKey,
+        #[source]
+        source: ManifestError,
+    },
+    /// It is that of something else.
+    #[error("the manifest {key} is of another cluster, node or backup than its key says")]
+    OtherManifest { key: ObjectKey },
     /// The cluster's id makes no key.
     #[error("cannot name the list of superseded files")]
     Key {
@@ -61,7 +73,11 @@ impl IntoAgentError for SupersededError {
         let (kind, hint) = match &self {
             Self::File { source } => (source.kind(), source.hint()),
             Self::Transfer { source } => (source.kind(), source.hint()),
-            Self::List { .. } | Self::Foreign { .. } | Self::Key { .. } => (AgentErrorKind::Permanent, None),
+            Self::List { .. }
+            | Self::Foreign { .. }
+            | Self::Manifest { .. }
+            | Self::OtherManifest { .. }
+            | Self::Key { .. } => (AgentErrorKind::Permanent, None),
         };
         AgentError { hint, ..agent_error(&self, kind) }
     }
@@ -97,8 +113,9 @@ pub(crate) async fn list(
     }
 }
 
-/// Deletes those of the list that are still the same files; answers how many. Directories stay. Nothing is deleted
-/// unless the whole list is believed; when there is none, there is nothing to delete.
+/// Deletes those of the list that are still the same files, and of tables that the durable backup holds; answers how
+/// many. Directories stay. Nothing is deleted unless the whole list and the whole manifest are believed; when there is no
+/// list, there is nothing to delete.
 pub(crate) async fn clear(
     ctx: &Context,
     request: &SupersededRequest,
@@ -106,16 +123,51 @@ pub(crate) async fn clear(
 ) -> Result<u64, SupersededError> {
     let (store, key) = open(request)?;
     let Some(list) = fetch(ctx, store.as_ref(), request, key, spool_dir).await? else { return Ok(0) };
+    if list.files == 0 {
+        return Ok(0);
+    }
+    let held = held(ctx, store.as_ref(), request, spool_dir).await?;
     let (ctx, directories) = (ctx.clone(), request.data_directories.clone());
-    on_thread(move || remove_all(&ctx, &list, &directories)).await
+    on_thread(move || remove_all(&ctx, &list, &held, &directories)).await
+}
+
+/// The tables of the backup's node manifest, which was read to its footer.
+async fn held(
+    ctx: &Context,
+    store: &dyn Store,
+    request: &SupersededRequest,
+    spool_dir: &Path,
+) -> Result<BTreeSet<TableRef>, SupersededError> {
+    let key = keys(request)?.node_manifest(&request.host_id, &request.backup_id);
+    let (spool, _) = download(ctx, store, &key, spool_dir, "manifest").await.map_err(transfer)?;
+    let (ctx, wanted) = (ctx.clone(), header(request));
+    on_thread(move || {
+        let unread = |source| SupersededError::Manifest { key: key.clone(), source };
+        let file = BufReader::new(spool.open().map_err(transfer)?);
+        let lines = ManifestReader::open(file).map_err(unread)?;
+        let Header { cluster_id, host_id, backup_id, tables, .. } = lines.header();
+        if (cluster_id, host_id, backup_id) != (&wanted.cluster_id, &wanted.host_id, &wanted.backup_id) {
+            return Err(SupersededError::OtherManifest { key });
+        }
+        let tables = tables.iter().cloned().collect();
+        for line in lines {
+            ctx.check().map_err(transfer)?;
+            line.map_err(unread)?;
+        }
+        Ok(tables)
+    })
+    .await
 }
 
 fn open(request: &SupersededRequest) -> Result<(Arc<dyn Store>, ObjectKey), SupersededError> {
     let access = StoreAccess { location: request.store.location.clone() };
     let store = cassy_store::open(&access)
         .map_err(|source| transfer(UploadError::Store { what: "open the store", source }))?;
-    let keys = Keys::new(request.cluster_id.clone()).map_err(|source| SupersededError::Key { source })?;
-    Ok((store, keys.superseded(&request.host_id, &request.backup_id)))
+    Ok((store, keys(request)?.superseded(&request.host_id, &request.backup_id)))
+}
+
+fn keys(request: &SupersededRequest) -> Result<Keys, SupersededError> {
+    Keys::new(request.cluster_id.clone()).map_err(|source| SupersededError::Key { source })
 }
 
 fn header(request: &SupersededRequest) -> SupersededHeader {
@@ -190,12 +242,20 @@ fn names(file: &SupersededFile) -> Option<Vec<String>> {
     Some(path.into_iter().chain(file.index.clone()).collect())
 }
 
-fn remove_all(ctx: &Context, list: &Fetched, data_directories: &[String]) -> Result<u64, SupersededError> {
+fn remove_all(
+    ctx: &Context,
+    list: &Fetched,
+    held: &BTreeSet<TableRef>,
+    data_directories: &[String],
+) -> Result<u64, SupersededError> {
     let mut open: Option<(String, Vec<String>, Option<Directory>)> = None;
     let mut removed = 0;
     for noted in list.lines()? {
         ctx.check().map_err(transfer)?;
         let noted = noted.map_err(unread(&list.key))?;
+        if !held.contains(&noted.table) {
+            continue;
+        }
         let Some(names) = names(&noted).filter(|_| data_directories.contains(&noted.data_directory)) else {
             continue;
         };

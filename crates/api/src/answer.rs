@@ -2,7 +2,7 @@
 
 use cassy_control::{
     BackupAnswer, CancelAnswer, CancelledNode, Cluster, FreezeReport, NodeEntry, PausedInstance,
-    RestoreAnswer, Status,
+    RestoreAnswer, Status, Undelivered,
 };
 
 use crate::proto;
@@ -58,12 +58,17 @@ impl From<FreezeReport> for proto::backup_listing_response::Pause {
             instance: paused.instance.to_string(),
             paused_after_ms: paused.paused_after_ms,
         };
+        let undelivered = report.undelivered.into_iter().map(|(target_ip, known)| {
+            let Undelivered { hint_files, dropped_writes } = known;
+            proto::backup_listing_response::Undelivered { target_ip, hint_files, dropped_writes }
+        });
         Self {
             started_at: millis(report.started_at_ms),
             ended_at: millis(report.ended_at_ms),
             slowest_node: report.slowest_node,
             slowest_snapshot_ms: report.slowest_snapshot_ms,
             instances: report.instances.into_iter().map(paused).collect(),
+            undelivered: undelivered.collect(),
         }
     }
 }

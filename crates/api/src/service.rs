@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, panic::AssertUnwindSafe, sync::Arc};
 
-use cassy_control::{OperationError, Operations};
+use cassy_control::{LISTED_MOST, NodeEntry, OperationError, Operations};
 use futures::FutureExt;
 use tonic::{Request, Response, Status, service::Routes};
 
@@ -13,6 +13,10 @@ use crate::{
     request, status,
 };
 
+/// Of a listing: clients take no more than 4 MiB unless they are told to.
+const LISTING_BYTES: usize = 3 << 20;
+/// Of an entry within a listing: its key and its length.
+const ENTRY_OVERHEAD_BYTES: usize = 6;
 /// A reflection request is a name.
 const REFLECTION_REQUEST_BYTES: usize = 64 << 10;
 
@@ -81,7 +85,8 @@ impl Cassy for CassyService {
                 Some(selector) => self.operations.list_backups(selector).await?,
                 None => Vec::new(),
             };
-            Ok(proto::BackupListingResponse { entries: wire(entries) })
+            let (entries, truncated) = newest(entries);
+            Ok(proto::BackupListingResponse { entries, truncated })
         })
         .await
     }
@@ -119,7 +124,8 @@ impl Cassy for CassyService {
                 Some(selector) => self.operations.list_restores(selector).await?,
                 None => Vec::new(),
             };
-            Ok(proto::RestoreStatusListingResponse { cluster_id, entries: wire(entries) })
+            let (entries, truncated) = newest(entries);
+            Ok(proto::RestoreStatusListingResponse { cluster_id, entries, truncated })
         })
         .await
     }
@@ -149,6 +155,19 @@ fn wire<T, W: From<T>>(entries: Vec<T>) -> Vec<W> {
     entries.into_iter().map(W::from).collect()
 }
 
+/// So many of the entries, which are in order, as every client takes in one answer; whether there are more.
+fn newest<W: From<NodeEntry> + prost::Message>(entries: Vec<NodeEntry>) -> (Vec<W>, bool) {
+    let all = entries.len();
+    let mut bytes = 0;
+    let fitting = entries.into_iter().map(W::from).take_while(|entry| {
+        bytes += entry.encoded_len() + ENTRY_OVERHEAD_BYTES;
+        bytes <= LISTING_BYTES
+    });
+    let fitting: Vec<W> = fitting.collect();
+    let truncated = fitting.len() < all || all >= LISTED_MOST as usize;
+    (fitting, truncated)
+}
+
 /// Runs a handler's body. A panic in it is this request's INTERNAL and nobody else's trouble.
 async fn answer<T>(
     method: &'static str,
@@ -169,4 +188,41 @@ async fn answer<T>(
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
     owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text")
+}
+
+#[cfg(test)]
+mod tests {
+    use cassy_control::{Progress, Status as NodeStatus};
+    use prost::Message;
+
+    use super::*;
+
+    fn entries(count: usize, message: &str) -> Vec<NodeEntry> {
+        let entry = NodeEntry {
+            cluster_id: "c".to_owned(),
+            target_ip: "127.0.0.1".to_owned(),
+            snapshot_id: "s".to_owned(),
+            created_at: 1,
+            updated_at: 1,
+            operation_type: 2,
+            status: NodeStatus::Failed,
+            message: message.to_owned(),
+            progress: Progress::default(),
+            freeze: None,
+            job_id: None,
+        };
+        vec![entry; count]
+    }
+
+    #[test]
+    fn a_listing_is_what_clients_take_and_says_when_that_is_not_all() {
+        let (few, truncated) = newest::<proto::backup_listing_response::Entry>(entries(9_999, "failed"));
+        assert_eq!((few.len(), truncated), (9_999, false));
+        let (most, truncated) = newest::<proto::backup_listing_response::Entry>(entries(10_000, "failed"));
+        assert_eq!((most.len(), truncated), (10_000, true));
+        let (fitting, truncated) = newest(entries(2_000, &"failed ".repeat(1_000)));
+        assert!(truncated && fitting.len() > 400);
+        let answer = proto::BackupListingResponse { entries: fitting, truncated };
+        assert!(answer.encoded_len() < 4 << 20, "{}", answer.encoded_len());
+    }
 }

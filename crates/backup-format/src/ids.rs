@@ -146,6 +146,13 @@ impl BackupId {
         let nanos = u32::try_from(ms % 1000 * 1_000_000).expect("below 10^9");
         Self(Uuid::new_v7(Timestamp::from_unix(NoContext, ms / 1000, nanos)))
     }
+
+    /// The moment that it was made for, in Unix milliseconds; 0 for one that is not of version 7.
+    pub fn created_at_ms(&self) -> i64 {
+        let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |at| at.to_unix());
+        let ms = seconds.saturating_mul(1000).saturating_add(u64::from(nanos / 1_000_000));
+        i64::try_from(ms).unwrap_or(i64::MAX)
+    }
 }
 
 /// One sending session of one agent on one node: 96 random bits, stored by the server before sending begins.

@@ -52,6 +52,7 @@ async fn inspect(host: &str, port: u16, snapshot: bool) -> Result<(), NodeError>
     println!("joining           {:?}", node.joining_nodes().await?);
     println!("leaving           {:?}", node.leaving_nodes().await?);
     println!("moving            {:?}", node.moving_nodes().await?);
+    println!("undelivered       {:?}", node.undelivered().await?);
     for (address, id) in node.endpoint_to_host_id().await? {
         let (datacenter, rack) = (node.datacenter(address).await?, node.rack(address).await?);
         println!(

@@ -22,5 +22,5 @@ mod version;
 pub use cassy_jmx::{Channel, Credentials, Dialer, TcpDialer};
 pub use error::{ErrorClass, NodeError};
 pub use names::{Keyspaces, NotOurTag, SnapshotTag};
-pub use session::{ClientActivity, Deadlines, NodeSession, OperationMode};
+pub use session::{ClientActivity, Deadlines, NodeSession, OperationMode, Undelivered};
 pub use version::ReleaseVersion;

@@ -28,6 +28,17 @@ pub(crate) const CLIENT_TASKS: [&str; 2] = [
     "org.apache.cassandra.metrics:type=ThreadPools,path=transport,scope=Native-Transport-Requests,name=PendingTasks",
 ];
 
+/// The platform's bean of the process itself (`java.lang.management.ManagementFactory`).
+pub(crate) const RUNTIME: &str = "java.lang:type=Runtime";
+/// Has the hints that wait, by node (`HintsServiceMBean.getPendingHints`).
+pub(crate) const HINTS_SERVICE: &str = "org.apache.cassandra.hints:type=HintsService";
+/// Count the writes that a node was to store as a replica and has not, as they were too old when their turn came
+/// (`DroppedMessageMetrics`, where the names of 3.11 are aliases in later versions).
+pub(crate) const DROPPED_WRITES: [&str; 2] = [
+    "org.apache.cassandra.metrics:type=DroppedMessage,scope=MUTATION,name=Dropped",
+    "org.apache.cassandra.metrics:type=DroppedMessage,scope=COUNTER_MUTATION,name=Dropped",
+];
+
 /// Counts the writes to a table that this node has coordinated, also those that failed (`TableMetrics`).
 pub(crate) fn coordinated_writes(keyspace: &str, table: &str) -> String {
     format!(

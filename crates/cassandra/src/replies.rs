@@ -30,3 +30,15 @@ pub(crate) fn many<T>(view: View<'_>, most: usize, read: impl Fn(&str) -> Plausi
 pub(crate) fn optional_directory(view: View<'_>) -> Plausible<Option<String>> {
     view.non_null().map(|view| plausible::directory(text_of(view)?)).transpose()
 }
+
+/// The files of `PendingHintsInfo.asMap`, for all nodes together.
+pub(crate) fn pending_hint_files(view: View<'_>) -> Plausible<u64> {
+    let nodes = view.items().map_err(|error| Implausible(error.to_string()))?;
+    bounded(nodes.len(), most::NODES)?;
+    let files = |node: View<'_>| {
+        let pairs = node.string_pairs().map_err(|error| Implausible(error.to_string()))?;
+        let files = pairs.iter().find(|(key, _)| *key == "total_files").map_or("", |(_, files)| files);
+        files.parse::<u64>().or_else(|_error| plausible::refuse("not a count of files", files))
+    };
+    nodes.into_iter().try_fold(0_u64, |sum, node| Ok(sum.saturating_add(files(node)?)))
+}

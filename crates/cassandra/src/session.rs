@@ -13,10 +13,10 @@ use crate::error::NodeError;
 use crate::names::{Keyspaces, SnapshotTag};
 use crate::plausible::{self, Implausible, Plausible};
 use crate::quirks::{
-    self, CLIENT_TASKS, CLIENT_WRITES, FLUSH, FLUSH_SIGNATURE, ONE_STRING, SNITCH, STORAGE_PROXY,
-    STORAGE_SERVICE, SYSTEM_WRITTEN, TABLES,
+    self, CLIENT_TASKS, CLIENT_WRITES, DROPPED_WRITES, FLUSH, FLUSH_SIGNATURE, HINTS_SERVICE, ONE_STRING,
+    RUNTIME, SNITCH, STORAGE_PROXY, STORAGE_SERVICE, SYSTEM_WRITTEN, TABLES,
 };
-use crate::replies::{bounded, many, most, optional_directory, text_of};
+use crate::replies::{bounded, many, most, optional_directory, pending_hint_files, text_of};
 use crate::version::ReleaseVersion;
 
 /// How long calls that only read may take, from start to end.
@@ -51,6 +51,16 @@ pub struct ClientActivity {
     pub tasks: u64,
     /// Writes that have ended since the node was started, well or not; a batch is one.
     pub writes: u64,
+}
+
+/// Writes that may be missing on some of their replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Files of hints on this node that wait for others; those of the last seconds are not in a file yet. `None` before
+    /// 4.1, which does not say it.
+    pub hint_files: Option<u64>,
+    /// Writes that this node was to store as a replica and has dropped, since it was started.
+    pub dropped_writes: u64,
 }
 
 /// A JMX session with a node whose version is supported. One call at a time.
@@ -345,6 +355,35 @@ impl NodeSession {
             writes = writes.saturating_add(self.count(&metric, "Count").await?);
         }
         Ok(writes)
+    }
+
+    /// For how long the node's process has been running (`RuntimeMXBean.getUptime`).
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn uptime(&mut self) -> Result<Duration, NodeError> {
+        Ok(Duration::from_millis(self.count(RUNTIME, "Uptime").await?))
+    }
+
+    /// What this node knows of writes that some replicas do not have.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
+        let mut dropped_writes = 0_u64;
+        for counter in DROPPED_WRITES {
+            dropped_writes = dropped_writes.saturating_add(self.count(counter, "Count").await?);
+        }
+        let hint_files =
+            if self.version.lists_pending_hints() { Some(self.hint_files().await?) } else { None };
+        Ok(Undelivered { hint_files, dropped_writes })
+    }
+
+    async fn hint_files(&mut self) -> Result<u64, NodeError> {
+        let reply = self.jmx.get(HINTS_SERVICE, "PendingHints").await;
+        let reply = reply
+            .map_err(|source| NodeError::reading(self.node.clone(), "read the pending hints", source))?;
+        self.read(&reply, "PendingHints", pending_hint_files)
     }
 
     /// How long the node works on a write before it gives it up: the longest of `write_request_timeout`,

@@ -33,6 +33,11 @@ impl ReleaseVersion {
         self.major >= 4
     }
 
+    /// Whether a node says over JMX which hints wait; since 4.1 (CASSANDRA-14309).
+    pub(crate) fn lists_pending_hints(&self) -> bool {
+        (self.major, self.minor) >= (4, 1)
+    }
+
     /// Why this version is not supported, if so.
     #[must_use]
     pub fn refusal(&self) -> Option<&'static str> {

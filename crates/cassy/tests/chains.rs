@@ -34,6 +34,9 @@ async fn a_chain_of_increments_brings_back_what_was_there_and_nothing_else() -> 
     chain.comes_back(false).await?;
     chain.nothing_is_left_of_what_was_dropped()?;
     assert_eq!(dataset::differences(&at_the_end, &chain.rows().await?), Vec::<String>::new());
+    chain.write(4, &["gap"]).await?;
+    chain.world.add_increment(&chain.cluster, &chain.base).await?;
+
     chain.comes_back(true).await?;
     assert_eq!(dataset::differences(&at_the_base, &chain.rows().await?), Vec::<String>::new());
     chain.after_a_restore_there_is_a_new_chain().await
@@ -127,7 +130,7 @@ impl Chain {
         self.write(3, &["truncated", "remade"]).await
     }
 
-    /// Of one its TOC.txt is not linked yet, of another one its Data.db.
+    /// Of one its TOC.txt is not linked yet, of another one its Data.db; the others were linked less than a minute ago.
     async fn what_is_half_linked_is_left_for_the_next_increment(&mut self) -> Result<(), Failure> {
         let directory = self.table("half")?.join("backups");
         let mut half = Vec::new();
@@ -173,12 +176,12 @@ impl Chain {
         Ok(())
     }
 
-    /// The old one has rows that the restored node does not have.
+    /// The old one has rows that the restored node does not have; after a restore of its end it went on.
     async fn after_a_restore_there_is_a_new_chain(&mut self) -> Result<(), Failure> {
-        self.write(4, &["gap"]).await?;
+        self.write(5, &["gap"]).await?;
         let refused = self.world.server.begin_increment(&self.cluster, &self.base).await;
         let refused = refused.expect_err("its rows would come back").to_string();
-        let why = format!("it was restored to the snapshot {}", self.base);
+        let why = format!("the snapshot {} was restored to it after the backup", self.base);
         assert!(refused.contains(&why), "{refused}");
         let newer = self.world.back_up(&self.cluster).await?;
         self.world.add_increment(&self.cluster, &newer).await.map(drop)

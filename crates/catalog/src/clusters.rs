@@ -1,6 +1,7 @@
 //! Registered clusters, and the ring of each as it was seen last.
 
 use crate::error::during;
+use crate::history::LISTED_MOST;
 use crate::lenient::{self, Column, Lenient};
 use crate::{Catalog, CatalogError};
 use sqlx::any::AnyRow;
@@ -108,7 +109,7 @@ impl Catalog {
 
     /// Newest first.
     pub async fn clusters(&self, selector: &ClusterSelector) -> Result<Vec<ClusterRow>, CatalogError> {
-        let limit = selector.limit.map_or(i64::MAX, i64::from);
+        let limit = i64::from(selector.limit.unwrap_or(LISTED_MOST).min(LISTED_MOST));
         let selection = lenient::selection(&TEXTS, &NUMBERS);
         let sql = match &selector.cluster_id {
             Some(_) => format!("SELECT {selection} FROM cluster_info WHERE cluster_id = $1 LIMIT $2"),

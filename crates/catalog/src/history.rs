@@ -17,7 +17,7 @@ pub struct HistorySelector {
     pub target_ip: Option<String>,
     /// Only this snapshot's; the cluster id is then not looked at.
     pub snapshot_id: Option<String>,
-    /// At most so many; `None` means all.
+    /// At most so many, and never more than [`LISTED_MOST`].
     pub limit: Option<u32>,
 }
 
@@ -41,6 +41,9 @@ pub struct HistoryEntry {
     pub bytes_done: u64,
     pub bytes_total: u64,
 }
+
+/// Entries that are listed at most.
+pub const LISTED_MOST: u32 = 10_000;
 
 const BACKUPS: &str = "list backups";
 const RESTORES: &str = "list restores";
@@ -87,7 +90,7 @@ impl Catalog {
         for (_, value) in &chosen {
             query = query.bind(*value);
         }
-        let limit = selector.limit.map_or(i64::MAX, i64::from);
+        let limit = i64::from(selector.limit.unwrap_or(LISTED_MOST).min(LISTED_MOST));
         let rows = query.bind(limit).fetch_all(&self.reads).await.map_err(during(operation))?;
         let (table, _) = history_table(kind);
         rows.iter().map(|row| entry(row, table)).collect::<Result<_, _>>().map_err(during(operation))

@@ -232,6 +232,11 @@ impl Catalog {
         Ok(found)
     }
 
+    /// One job, finished or not, without what is stored of its nodes.
+    pub async fn job_alone(&self, job_id: &str) -> Result<Option<Job>, CatalogError> {
+        find(&self.reads, FIND, job_id).await
+    }
+
     /// The id of the job with this key, and the request that it was made for.
     pub async fn job_by_key(&self, key: &str) -> Result<Option<(String, String)>, CatalogError> {
         let found = sqlx::query("SELECT job_id, request FROM job WHERE idempotency_key = $1")

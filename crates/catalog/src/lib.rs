@@ -23,7 +23,7 @@ mod url;
 
 pub use clusters::{ClusterNode, ClusterRow, ClusterSelector};
 pub use error::{CatalogError, ErrorClass};
-pub use history::{HistoryEntry, HistorySelector};
+pub use history::{HistoryEntry, HistorySelector, LISTED_MOST};
 pub use intents::PauseIntent;
 pub use jobs::{Job, JobKey, JobKind, JobPart, JobUpdate, NewJob, NodeProgress, NodeRow};
 pub use lease::{Lease, LeaseError, SERVER_LEASE};

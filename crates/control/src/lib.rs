@@ -23,6 +23,7 @@ mod runner;
 mod service;
 mod targets;
 mod tenure;
+mod told;
 
 pub use clock::{Clock, SystemClock};
 pub use operations::*;

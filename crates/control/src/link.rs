@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::cut::{Cut, amount, stopped};
 use crate::nodes::{Agent, Cassandra, NodeAccess, NodeError, NodeErrorKind};
+use crate::told::told;
 
 /// Between two heartbeats of either side.
 const HEARTBEAT: Duration = Duration::from_secs(3);
@@ -219,7 +220,7 @@ impl Link {
             tokio::select! {
                 // The request is on its way before it is stopped.
                 biased;
-                outcome = &mut work => return outcome,
+                outcome = &mut work => return told(outcome),
                 limit = self.cut_after(stop_limit), if cut_off.is_none() => {
                     cut_off = Some(Instant::now() + limit);
                     agent.cancel().await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cassy_agent_protocol::{Progress, Reply, Request, ServerHello};
 use cassy_backup_format::HostId;
+use serde::{Deserialize, Serialize};
 
 use crate::job::Failure;
 
@@ -53,6 +54,8 @@ pub trait Cassandra: Send {
     async fn client_activity(&mut self) -> Result<ClientActivity, NodeError>;
     /// Of [`ClientActivity::writes`], those to keyspaces of the system among these tables, which a node makes by itself.
     async fn system_writes(&mut self, tables: &[(String, String)]) -> Result<u64, NodeError>;
+    /// What the node knows of writes that some replicas do not have.
+    async fn undelivered(&mut self) -> Result<Undelivered, NodeError>;
     /// How long the node works on a write before it gives it up.
     async fn write_timeout(&mut self) -> Result<Duration, NodeError>;
     /// Takes a snapshot of these keyspaces. That it returned proves nothing.
@@ -68,6 +71,15 @@ pub struct ClientActivity {
     pub tasks: u64,
     /// Writes that have ended since the node was started, its own to keyspaces of the system among them.
     pub writes: u64,
+}
+
+/// Writes that may be missing on some of their replicas, as a node knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undelivered {
+    /// Files of hints that wait there for other nodes; `None` when its version does not say it.
+    pub hint_files: Option<u64>,
+    /// Writes that it was to store and has dropped, since it was started.
+    pub dropped_writes: u64,
 }
 
 /// What a node says of itself and of the ring. Every value has been checked by the implementation.
@@ -91,6 +103,8 @@ pub struct NodeDescription {
     pub data_directories: Vec<String>,
     /// Whether flushed SSTables are linked into `backups/` directories.
     pub incremental_backups: bool,
+    /// Since the process was started.
+    pub uptime: Duration,
     pub tokens: Vec<String>,
     pub datacenter: String,
     pub rack: String,

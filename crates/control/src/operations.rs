@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 pub use crate::job::backup::cluster_wide::{FreezeReport, PausedInstance};
+pub use crate::nodes::Undelivered;
+pub use cassy_catalog::LISTED_MOST;
 
 /// The operations behind gRPC (and later REST and the GUI). A future of these may be dropped at any instant:
 /// the work itself belongs to the runner, and goes on.

@@ -56,13 +56,12 @@ pub(crate) struct OpenPause {
 }
 
 impl Pauses {
-    /// Before the first Pause is sent. It waits for earlier pauses to be over, as their Unpauses would end this one.
+    /// Before the first Pause is sent, when [`Self::none_is_open`].
     pub(crate) async fn open(
         self: &Arc<Self>,
         job: &BackupJob,
         instances: Vec<Instance>,
     ) -> Result<OpenPause, Failure> {
-        self.none_is_open().await?;
         let now = self.clock.now_ms();
         let span = self.longest + ARMED_AFTER + LATE;
         let intent = PauseIntent {
@@ -73,8 +72,13 @@ impl Pauses {
             created_at: now,
         };
         let stored = self.catalog.open_pause_intent(self.epoch, &intent).await;
-        stored.map_err(|error| not_stored(&error))?;
-        Ok(self.opened(intent.intent_id, instances, span))
+        let open = self.opened(intent.intent_id, instances, span);
+        if let Err(error) = stored {
+            // It may be there all the same.
+            open.close().await;
+            return Err(not_stored(&error));
+        }
+        Ok(open)
     }
 
     fn opened(self: &Arc<Self>, intent_id: String, instances: Vec<Instance>, span: Duration) -> OpenPause {
@@ -82,8 +86,9 @@ impl Pauses {
         OpenPause { pauses: Arc::clone(self), intent_id, instances: Some(instances), settled }
     }
 
-    /// Waits until the earlier ones are closed: as long as their guards may act, and a round more.
-    async fn none_is_open(&self) -> Result<(), Failure> {
+    /// Waits until the earlier ones are closed, as their Unpauses would end a new pause: as long as their guards may act,
+    /// and a round more.
+    pub(crate) async fn none_is_open(&self) -> Result<(), Failure> {
         let mut end = None;
         loop {
             let closed = self.closed.notified();

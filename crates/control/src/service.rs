@@ -372,7 +372,7 @@ impl Operations for Service {
         let jobs: BTreeSet<_> = together.filter_map(|row| row.job_id.clone()).collect();
         let mut freezes = BTreeMap::new();
         for job_id in jobs {
-            let stored = self.parts.catalog.job(&job_id).await;
+            let stored = self.parts.catalog.job_alone(&job_id).await;
             let stored = stored.map_err(|e| database_failed("look up a backup's job", &e))?;
             let job = stored.and_then(|stored| decode::<BackupJob>(&stored).ok());
             freezes.extend(job.and_then(|job| Some((job_id, job.cluster_wide?.freeze?))));

@@ -43,8 +43,10 @@ fn steps_of(stage: BackupStage, backup_type: BackupType) -> &'static [&'static s
 }
 
 /// What is waited for: it finishes, or its effect would come after the clearing.
-fn is_waited_for(stage: BackupStage, step: &str) -> bool {
-    stage == BackupStage::Snapshot || stage >= BackupStage::Clear || step == "after upload"
+fn is_waited_for(stage: BackupStage, step: &str, backup_type: BackupType) -> bool {
+    let is_freeze = backup_type == BackupType::Cluster && stage == BackupStage::Snapshot;
+    let takes_snapshot = stage == BackupStage::Snapshot && !(is_freeze && step.ends_with("check_snapshot"));
+    takes_snapshot || stage >= BackupStage::Clear || step == "after upload"
 }
 
 /// Two nodes under one application, backed up once.
@@ -187,7 +189,7 @@ async fn check_backups(backup_type: BackupType) {
             let job_id = scene.backup_held_in(&step, backup_type).await;
             let cancelling = scene.cancel(&job_id);
             scene.told(&job_id).await;
-            if is_waited_for(stage, &step) {
+            if is_waited_for(stage, &step, backup_type) {
                 assert!(!cancelling.is_finished(), "{what}");
                 scene.held().wake();
             }

@@ -4,6 +4,7 @@
 
 mod world;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cassy_backup_format::{ClusterId, ClusterManifest, Keys};
@@ -130,6 +131,22 @@ async fn all_snapshots_are_taken_while_everybody_is_paused() {
     assert_eq!((manifest.backup_type, manifest.consistent, manifest.nodes.len()), (1, true, 3));
     assert!(scene.server.catalog.open_pause_intents().await.unwrap().is_empty());
     scene.is_clean();
+}
+
+#[tokio::test]
+async fn hints_that_wait_are_recorded_and_named() {
+    let scene = Scene::set().await;
+    scene.rings.0[NODES[1]].hint_files.store(3, Ordering::Relaxed);
+    scene.frozen().await.unwrap();
+    let rows = scene.rows().await;
+    assert_eq!(rows[0].status, Status::Completed);
+    assert!(
+        rows[0].message.contains("hints for other nodes wait on 127.0.0.2 (3 files): repair"),
+        "{rows:?}"
+    );
+    let undelivered = rows[0].freeze.clone().unwrap().undelivered;
+    let known = NODES.map(|node| (undelivered[node].hint_files, undelivered[node].dropped_writes));
+    assert_eq!(known, [(Some(0), 7), (Some(3), 7), (Some(0), 7)]);
 }
 
 #[tokio::test]
@@ -359,10 +376,15 @@ async fn what_a_dead_server_left_paused_goes_on_before_anything_else() {
 async fn who_does_not_acknowledge_is_named_and_asked_again() {
     let scene = Scene::set().await;
     scene.applications.lock().deaf.insert(instances(1).remove(0), 2);
-    let answer = scene.frozen().await.unwrap();
+    let error = scene.frozen().await.unwrap_err();
+    assert!(
+        error.message.contains("app1.test (127.0.0.1:1) has not acknowledged that it goes on"),
+        "{error}"
+    );
     let rows = scene.rows().await;
-    assert!(rows[0].message.contains("app1.test") && rows[0].message.contains("cassy unpause"), "{rows:?}");
-    assert!(scene.manifest(&answer.snapshot_id).await.is_some());
+    // Its guards are kept for it, so whether they have unpaused anybody before is not known.
+    assert_eq!(rows[0].status, Status::Failed);
+    assert!(rows[0].message.contains("guards may have unpaused"), "{rows:?}");
     scene.all_go_on().await;
 }
 

@@ -144,7 +144,15 @@ impl<R: AsyncRead + Unpin> Pump<R> {
                 self.waiting = Some(call);
                 self.start_waiting()
             }
-            Event::Order(Some(Control::Cancel)) | Event::CallerLeft => self.cancel(),
+            Event::Order(Some(Control::Cancel)) => match self.waiting.take() {
+                // The current one's caller has gone away: this one is meant.
+                Some(call) => {
+                    answer_unsent(call.answer, AgentErrorKind::Cancelled, NOT_SENT.to_owned());
+                    Ok(())
+                }
+                None => self.cancel(),
+            },
+            Event::CallerLeft => self.cancel(),
             Event::Order(Some(Control::Dial(port, answer))) => {
                 self.dials.dial(port, answer).map_err(|error| chain(&error))
             }
@@ -194,7 +202,8 @@ impl<R: AsyncRead + Unpin> Pump<R> {
         if self.current.is_some() {
             return Ok(());
         }
-        let Some(call) = self.waiting.take() else { return Ok(()) };
+        // One that nobody waits for any more is not begun.
+        let Some(call) = self.waiting.take().filter(|call| !call.answer.is_closed()) else { return Ok(()) };
         let Call { request, progress, answer } = *call;
         let id = self.next_id;
         self.next_id += 1;
@@ -205,7 +214,7 @@ impl<R: AsyncRead + Unpin> Pump<R> {
             }
             Err(error) => {
                 let message = format!("the request cannot be sent: {}", chain(&error));
-                answer.send(Err(AgentError { kind: AgentErrorKind::Bug, message, hint: None })).ok();
+                answer_unsent(answer, AgentErrorKind::Bug, message);
                 Ok(())
             }
         }
@@ -228,6 +237,13 @@ impl<R: AsyncRead + Unpin> Pump<R> {
 }
 
 const NOT_READING: &str = "it does not read what is sent to it";
+const NOT_SENT: &str =
+    "the request was stopped before it was sent: the agent had not yet ended the one before";
+
+/// For a request that the agent never sees. A caller that went away does not want to know.
+fn answer_unsent(answer: oneshot::Sender<Result<Reply, AgentError>>, kind: AgentErrorKind, message: String) {
+    answer.send(Err(AgentError { kind, message, hint: None })).ok();
+}
 
 /// Ready when nobody waits for the current request any more, and the agent has not been told yet.
 async fn caller_left(current: Option<&mut Current>) {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::task::Poll;
 use std::time::Duration;
 
 use cassy_agent_protocol::relay::{CONNECTIONS_LIMIT, PIECE_BYTES};
@@ -209,6 +210,62 @@ async fn a_caller_that_goes_away_cancels_and_the_next_one_waits() {
     };
     let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
     assert_eq!(reply.unwrap(), Reply::Cleared { files: 2 });
+}
+
+/// A request that was sent, and whose caller has gone away: the agent was told.
+async fn abandoned(handle: &AgentHandle, agent: &mut FakeAgent) -> u64 {
+    let id = tokio::select! {
+        _ = handle.request(listing(), nobody()) => panic!("nobody replied"),
+        id = agent.request() => id,
+    };
+    assert_eq!(agent.order().await, Some(ToAgent::Cancel { id }));
+    id
+}
+
+#[tokio::test]
+async fn a_request_that_waits_is_cancelled_and_never_sent() {
+    let (handle, mut agent) = pair().await;
+    let first = abandoned(&handle, &mut agent).await;
+    let waiting = handle.request(listing(), nobody());
+    let cancel = async {
+        // The request's turn comes first; its order is sent before this one.
+        tokio::task::yield_now().await;
+        handle.cancel().await;
+    };
+    let (outcome, ()) = timeout(DEADLINE, async { tokio::join!(waiting, cancel) }).await.unwrap();
+    let Err(AgentCallError::Failed(error)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(error.kind, AgentErrorKind::Cancelled);
+    assert!(error.message.contains("before it was sent"), "{error}");
+
+    agent.reply(first, Ok(Reply::Done)).await;
+    let work = async {
+        let id = agent.request().await;
+        assert_eq!(id, first + 1, "the next one is the first after the abandoned one");
+        handle.cancel().await;
+        assert_eq!(agent.order().await, Some(ToAgent::Cancel { id }), "one that was sent is still cancelled");
+        agent.reply(id, Ok(Reply::Cleared { files: 3 })).await;
+    };
+    let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
+    assert_eq!(reply.unwrap(), Reply::Cleared { files: 3 });
+}
+
+#[tokio::test]
+async fn a_request_that_waits_and_loses_its_caller_is_never_sent() {
+    let (handle, mut agent) = pair().await;
+    let first = abandoned(&handle, &mut agent).await;
+    let mut waiting = Box::pin(handle.request(listing(), nobody()));
+    // Once it was polled, the pump has it or will.
+    let polled = std::future::poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context))).await;
+    assert!(polled.is_pending());
+    drop(waiting);
+    agent.reply(first, Ok(Reply::Done)).await;
+    let work = async {
+        let id = agent.request().await;
+        assert_eq!(id, first + 1, "nothing was sent in between");
+        agent.reply(id, Ok(Reply::Cleared { files: 4 })).await;
+    };
+    let (reply, ()) = tokio::join!(handle.request(listing(), nobody()), work);
+    assert_eq!(reply.unwrap(), Reply::Cleared { files: 4 });
 }
 
 #[tokio::test]

@@ -27,5 +27,5 @@ pub use name::{
 };
 pub use plain::is_plain_name;
 pub use snapshot::{SNAPSHOT_MANIFEST_FILE, SNAPSHOT_SCHEMA_FILE, SnapshotManifest, SnapshotManifestError};
-pub use toc::{DATA_COMPONENT, TOC_COMPONENT, Toc, TocError, missing_components};
+pub use toc::{DATA_COMPONENT, TOC_COMPONENT, Toc, TocError, is_attached_index, missing_components};
 pub use truncations::truncations;

@@ -64,3 +64,9 @@ pub fn missing_components(toc: &Toc, present: &BTreeSet<String>) -> Vec<String> 
     needed.extend([DATA_COMPONENT, TOC_COMPONENT]);
     needed.into_iter().filter(|component| !present.contains(*component)).map(str::to_owned).collect()
 }
+
+/// True for a component of an index that is attached to SSTables (SAI, SASI). Cassandra builds it from the rows, also for
+/// an SSTable that is there already, and then adds it to the SSTable's TOC in place.
+pub fn is_attached_index(component: &str) -> bool {
+    component.starts_with("SAI+") || component.starts_with("SI_")
+}

@@ -307,6 +307,16 @@ fn what_is_missing() {
 }
 
 #[test]
+fn attached_indexes() {
+    for component in ["SAI+aa+GroupComplete.db", "SAI+aa+i+Meta.db", "SI_t_v_idx.db"] {
+        assert!(is_attached_index(component), "{component}");
+    }
+    for component in ["Data.db", "TOC.txt", "Statistics.db", "SI.db", "SAI.db", "xSAI+aa+GroupComplete.db"] {
+        assert!(!is_attached_index(component), "{component}");
+    }
+}
+
+#[test]
 fn digests() {
     let crc32 = |content: &str| Digest::parse("Digest.crc32", content.as_bytes()).unwrap();
     for (content, value) in

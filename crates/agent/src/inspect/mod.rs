@@ -298,6 +298,18 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_without_a_configuration_is_named_as_looked_at() {
+        let node = Node::new();
+        let process = node.machine.proc_root.join("7");
+        fs::create_dir_all(process.join("ns")).unwrap();
+        symlink("net:[1]", process.join("ns/net")).unwrap();
+        fs::write(process.join("cmdline"), "java\0org.apache.cassandra.service.CassandraDaemon").unwrap();
+        let error = node.inspect().unwrap_err();
+        assert!(error.message.ends_with("looked at: process 7: its cassandra.yaml was not found"), "{error}");
+        assert!(error.hint.unwrap().contains("to read the cassandra.yaml of the running Cassandra"));
+    }
+
+    #[test]
     fn what_was_looked_at_is_said_when_nothing_fits() {
         let node = Node::new();
         node.daemon(6, "net:[1]", "data_file_directories: [/elsewhere]\n");

@@ -156,7 +156,7 @@ impl Reader {
             }
             Event::SequenceStart(anchor, _) => self.open_list(anchor, line)?,
             Event::MappingStart(_, _) => self.open_mapping(line)?,
-            Event::SequenceEnd | Event::MappingEnd => self.close(line)?,
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
         }
         Ok(())
@@ -212,7 +212,7 @@ impl Reader {
         Ok(())
     }
 
-    fn close(&mut self, line: usize) -> Result<(), YamlError> {
+    fn close(&mut self) {
         match self.levels.pop() {
             Some(Level::List { path, items, anchor }) => {
                 let value = Value::List(items);
@@ -221,10 +221,8 @@ impl Reader {
             }
             // A collection as a key: its value is of no interest either.
             Some(Level::Skipped) => self.skipped(),
-            Some(Level::Mapping { .. }) => {}
-            None => return Err(YamlError::NotAMapping { line }),
+            Some(Level::Mapping { .. }) | None => {}
         }
-        Ok(())
     }
 
     /// After a skipped collection: when it stood where a key is expected, its value must not pass for a key.

@@ -8,7 +8,7 @@ use cassy_store::StoreError;
 use rustix::io::Errno;
 
 use super::tree::FileError;
-use crate::failure::{IntoAgentError, agent_error, store_error_kind};
+use crate::failure::{IntoAgentError, agent_error, is_changed, store_error_kind};
 
 /// See the module. `Display` never repeats the source.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,9 @@ pub(crate) enum RestoreError {
     /// A file in place is not the backup's.
     #[error("{} is not the file of the backup ({reason}); nothing is overwritten", .path.display())]
     InTheWay { path: PathBuf, reason: String },
+    /// Half of what was begun must not be taken for all of it.
+    #[error("what the restore has begun is not taken back, as not all of it can be looked at: {}", .problems.join("; "))]
+    NotSeen { problems: Vec<String> },
     #[error("the node's file system failed")]
     File(#[source] FileError),
     #[error("stopped")]
@@ -45,19 +48,9 @@ pub(crate) enum RestoreError {
     CutShort(#[source] tokio::task::JoinError),
 }
 
+const UNSEEN: &str = "Let the agent look at it (run it as root, or as the user who owns the data), then restore the same \
+    backup again.";
 const CHANGED: &str = "Restore another backup, and find out who changed the store.";
-
-/// The store answers, and what it holds is not what a backup put there.
-fn is_changed(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::NotFound { .. }
-            | StoreError::TooLarge { .. }
-            | StoreError::OutOfRange { .. }
-            | StoreError::Truncated { .. }
-            | StoreError::NotPlain { .. }
-    )
-}
 
 fn file_of(file: &Option<String>) -> String {
     file.as_ref().map(|file| format!(" (file {file})")).unwrap_or_default()
@@ -74,7 +67,7 @@ impl RestoreError {
         match self {
             Self::Store(error) => store_error_kind(error),
             Self::File(error) => file_error_kind(error),
-            Self::Stalled { .. } => AgentErrorKind::Transient,
+            Self::Stalled { .. } | Self::NotSeen { .. } => AgentErrorKind::Transient,
             Self::OtherManifest { .. }
             | Self::Manifest { .. }
             | Self::Refused { .. }
@@ -95,6 +88,7 @@ impl RestoreError {
             | Self::Refused { .. }
             | Self::Corrupt { .. } => Some(CHANGED.to_owned()),
             Self::InTheWay { path, .. } => Some(format!("Move {} aside and restore again.", path.display())),
+            Self::NotSeen { .. } => Some(UNSEEN.to_owned()),
             Self::Stalled { .. } | Self::Findings { .. } | Self::Cancelled | Self::CutShort(_) => None,
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Facts {
     pub(crate) sides: Vec<Side>,
     /// Cassandras that own a directory of the target, or might.
     pub(crate) daemons: Vec<Running>,
+    /// Why the processes cannot be listed, in words; then [`Facts::daemons`] says nothing.
+    pub(crate) unlisted: Option<String>,
     /// `what address:port` for each socket that a running Cassandra of this configuration would have.
     pub(crate) listeners: Vec<String>,
     pub(crate) agent: Agent,
@@ -44,10 +46,20 @@ impl Facts {
         self.roots.iter().any(|root| root.staging == Staging::Ours)
     }
 
+    /// When the restore that is to be finished was begun, Unix nanoseconds.
+    pub(crate) fn begun_ns(&self) -> Option<i64> {
+        self.roots.iter().filter_map(|root| root.begun_ns).min()
+    }
+
+    /// Files have been staged since the restore began: nothing is moved aside any more.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.roots.iter().any(|root| root.is_staged)
+    }
+
     /// The id of the job that moves aside what is in the way, while it may: until something was staged, all that is
     /// there is from before.
     pub(crate) fn moves_aside(&self) -> Option<&str> {
-        let all_is_from_before = !self.complete && self.roots.iter().all(|root| !root.is_staged);
+        let all_is_from_before = !self.complete && !self.is_staged();
         self.move_aside.as_deref().filter(|_| all_is_from_before)
     }
 
@@ -128,6 +140,8 @@ pub(crate) struct Root {
     pub(crate) staging: Staging,
     /// What stands where a restore of the other scope stages.
     pub(crate) other_staging: Staging,
+    /// When the sentinel of this very restore was set here, Unix nanoseconds.
+    pub(crate) begun_ns: Option<i64>,
     /// Files have been staged since this restore began.
     pub(crate) is_staged: bool,
     /// Things were moved aside here before.
@@ -186,11 +200,13 @@ pub(crate) struct Side {
 /// What it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SideKind {
-    /// What is in the commit log's directory beside [`SideKind::Segments`].
+    /// What is in the commit log's directory beside its segments.
     CommitLog,
-    /// The commit log's segments. Cassandra makes an empty one before it looks at the SSTables: where an interrupted
-    /// restore is finished, they are what starts that the sentinel refused have left.
+    /// The commit log's segments from before the restore.
     Segments,
+    /// Those that were written since an interrupted restore was begun: Cassandra makes an empty one before it looks at the
+    /// SSTables, and so do starts that the sentinel refuses.
+    RefusedStarts,
     Hints,
     SavedCaches,
     ChangeData,

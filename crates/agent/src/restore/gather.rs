@@ -15,7 +15,7 @@ use super::error::RestoreError;
 use super::facts::{Agent, Backup, Facts, Found, Known, Owner, Root, Running, Side, SideKind, Target};
 use super::layout::{Layout, names_the_root};
 use super::manifest::{Manifest, directories, table_directory};
-use super::marker::{Marker, STAGED, Staging};
+use super::marker::{self, Marker, STAGED, Staging};
 use super::tree::{FileError, Found as TreeFound, Kind, Ownership, Steps, Tree};
 use super::{schema, spread};
 use crate::failure::chain;
@@ -42,24 +42,36 @@ pub(crate) fn gather(
         sides: Vec::new(),
         way: request.way.clone(),
         move_aside: request.move_aside.clone(),
-        daemons: daemons(machine, &target),
+        daemons: Vec::new(),
+        unlisted: None,
         listeners,
         agent: agent(machine),
         complete: false,
         now_ms: now_ms(),
         target,
     };
-    let Target::Known(known) = &mut facts.target else { return Ok(facts) };
+    match daemons(machine, &facts.target) {
+        Ok(daemons) => facts.daemons = daemons,
+        Err(error) => facts.unlisted = Some(error.to_string()),
+    }
+    let Target::Known(known) = &facts.target else { return Ok(facts) };
     if names_the_root(&known.configuration) {
         return Ok(facts);
     }
-    facts.sides = sides(&known.configuration);
-    let Some(layout) = &mut known.layout else { return Ok(facts) };
+    let Some(layout) = &known.layout else {
+        facts.sides = sides(&known.configuration, None);
+        return Ok(facts);
+    };
     let marker = Marker::of(request);
     facts.staging = staging(request.scope, layout.roots(), &marker);
     let looks = Looks { machine, header, agent: &facts.agent, staging: facts.staging, marker: &marker };
     facts.roots = layout.roots().iter().map(|path| looks.root(path)).collect();
-    facts.complete = take_inventory(manifest, layout, facts.staging, &mut facts.roots)?;
+    facts.sides = sides(&known.configuration, facts.begun_ns());
+    if let Target::Known(known) = &mut facts.target
+        && let Some(layout) = &mut known.layout
+    {
+        facts.complete = take_inventory(manifest, layout, facts.staging, &mut facts.roots)?;
+    }
     Ok(facts)
 }
 
@@ -155,13 +167,13 @@ pub(super) fn stopped_configuration(
 
 /// Daemons that own a directory of the target's, in whichever network; and those of the agent's own network
 /// whose directories cannot be told.
-fn daemons(machine: &Machine, target: &Target) -> Vec<Running> {
+fn daemons(machine: &Machine, target: &Target) -> std::io::Result<Vec<Running>> {
     let own = match target {
         Target::Known(known) => all_directories(&known.configuration),
         Target::Unknown { .. } => Vec::new(),
     };
     let mut running = Vec::new();
-    for daemon in process::daemons(&machine.proc_root).unwrap_or_default() {
+    for daemon in process::daemons(&machine.proc_root)? {
         let directories =
             daemon_configuration(machine, &daemon).map(|yaml| all_directories(&yaml.facts(&daemon)));
         let concerns_us = match &directories {
@@ -172,7 +184,7 @@ fn daemons(machine: &Machine, target: &Target) -> Vec<Running> {
             running.push(Running { pid: daemon.pid, directories });
         }
     }
-    running
+    Ok(running)
 }
 
 fn all_directories(facts: &ConfigurationFacts) -> Vec<String> {
@@ -183,32 +195,35 @@ fn all_directories(facts: &ConfigurationFacts) -> Vec<String> {
     all
 }
 
-fn sides(facts: &ConfigurationFacts) -> Vec<Side> {
+/// `begun_ns` is of the restore that is to be finished.
+fn sides(facts: &ConfigurationFacts, begun_ns: Option<i64>) -> Vec<Side> {
     [
         (SideKind::CommitLog, &facts.commitlog_directory),
         (SideKind::Segments, &facts.commitlog_directory),
+        (SideKind::RefusedStarts, &facts.commitlog_directory),
         (SideKind::Hints, &facts.hints_directory),
         (SideKind::SavedCaches, &facts.saved_caches_directory),
         (SideKind::ChangeData, &facts.cdc_raw_directory),
     ]
     .into_iter()
-    .filter_map(|(kind, path)| Some(side(kind, PathBuf::from(path.as_ref()?))))
+    .filter_map(|(kind, path)| Some(side(kind, PathBuf::from(path.as_ref()?), begun_ns)))
     .collect()
 }
 
-fn side(kind: SideKind, path: PathBuf) -> Side {
+fn side(kind: SideKind, path: PathBuf, begun_ns: Option<i64>) -> Side {
     let mut side = Side { kind, path, found: Found::default(), problem: None, has_aside: false };
-    side.problem = look_at(&mut side).err().map(|error| chain(&error));
+    side.problem = look_at(&mut side, begun_ns).err().map(|error| chain(&error));
     side
 }
 
-fn look_at(side: &mut Side) -> Result<(), FileError> {
+fn look_at(side: &mut Side, begun_ns: Option<i64>) -> Result<(), FileError> {
     let Some(tree) = Tree::root(&side.path, &Steps::default())? else { return Ok(()) };
     side.has_aside = aside::has_aside(&tree)?;
     tree.walk(&|path: &Path| is_nobodys(path), &mut |file| {
         let of_this_kind = match side.kind {
             SideKind::CommitLog => !is_segment(file.path),
-            SideKind::Segments => is_segment(file.path),
+            SideKind::Segments => is_segment(file.path) && !is_since(begun_ns, file.mtime_ns),
+            SideKind::RefusedStarts => is_segment(file.path) && is_since(begun_ns, file.mtime_ns),
             SideKind::Hints | SideKind::SavedCaches | SideKind::ChangeData => true,
         };
         if of_this_kind {
@@ -226,6 +241,11 @@ fn is_set_apart(path: &Path) -> bool {
 /// True for what lies in a directory of Cassandra's and is in nobody's way.
 fn is_nobodys(path: &Path) -> bool {
     path == Path::new(LOST_FOUND) || path.parent() == Some(Path::new("")) && aside::is_aside(path.as_os_str())
+}
+
+/// Written since the restore was begun that is to be finished.
+pub(crate) fn is_since(begun_ns: Option<i64>, mtime_ns: i64) -> bool {
+    begun_ns.is_some_and(|begun_ns| mtime_ns >= begun_ns)
 }
 
 /// `CommitLogDescriptor`: `CommitLog-<version>-<id>.log`, directly in the directory.
@@ -262,6 +282,7 @@ impl Looks<'_> {
             free_bytes: 0,
             staging: Staging::Clean,
             other_staging: Staging::Clean,
+            begun_ns: None,
             is_staged: false,
             has_aside: false,
             missing_bytes: 0,
@@ -284,7 +305,11 @@ impl Looks<'_> {
             {
                 root.other_staging = Staging::look(tree, other, self.marker)?;
             }
-            root.is_staged = tree.descend(&[self.staging, STAGED])?.is_some();
+            if root.staging == Staging::Ours {
+                root.begun_ns = marker::set_at(tree, self.staging)?;
+            }
+            root.is_staged =
+                root.staging == Staging::Ours && tree.descend(&[self.staging, STAGED])?.is_some();
             root.has_aside = aside::has_aside(tree)?;
         }
         let existing = nearest_existing(&root.path);

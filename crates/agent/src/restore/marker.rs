@@ -7,6 +7,8 @@
 //! ```
 //! The sentinel appears and vanishes in one step, content and all, so that there is no instant at which it is
 //! there and nobody knows whose it is. It is there before anything is staged, and its removal is the last act.
+//! Where there has been `data`, it stays until the sentinel is gone, empty at last: it tells what was placed since from
+//! what was there before. Only taking everything back removes it earlier.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -16,7 +18,7 @@ use cassy_agent_protocol::{RestoreRequest, RestoreWay};
 use cassy_sstable::{SENTINEL_FILE, SENTINEL_TABLE_DIRECTORY};
 use serde::{Deserialize, Serialize};
 
-use super::tree::{FileError, Ownership, Tree};
+use super::tree::{FileError, Kind, Ownership, Tree};
 
 /// Where files are staged, in the staging directory.
 pub(crate) const STAGED: &str = "data";
@@ -107,7 +109,7 @@ impl Staging {
     /// Looks; changes nothing.
     pub(crate) fn look(root: &Tree, name: &str, marker: &Marker) -> Result<Self, FileError> {
         let Some(stat) = root.stat(OsStr::new(name))? else { return Ok(Self::Clean) };
-        if super::tree::kind_of(&stat) != super::tree::Kind::Directory {
+        if super::tree::kind_of(&stat) != Kind::Directory {
             return Ok(Self::Foreign { what: "it is no directory".to_owned() });
         }
         let Some(staging) = root.open(OsStr::new(name))? else { return Ok(Self::Clean) };
@@ -123,8 +125,9 @@ impl Staging {
     }
 
     fn without_marker(staging: &Tree) -> Result<Self, FileError> {
-        for (name, _) in staging.entries()? {
-            if name != SENTINEL_TABLE_DIRECTORY {
+        for (name, kind) in staging.entries()? {
+            let is_left = name == STAGED && kind == Kind::Directory && is_empty(staging, STAGED)?;
+            if name != SENTINEL_TABLE_DIRECTORY && !is_left {
                 return Ok(Self::Foreign { what: format!("it holds {}", name.display()) });
             }
         }
@@ -139,6 +142,10 @@ impl Staging {
             None => Self::Clean,
         })
     }
+}
+
+fn is_empty(tree: &Tree, name: &str) -> Result<bool, FileError> {
+    tree.open(OsStr::new(name))?.map_or(Ok(true), |inner| inner.is_empty())
 }
 
 fn read_marker(staging: &Tree) -> Result<Option<Result<Marker, String>>, FileError> {
@@ -165,6 +172,8 @@ pub(crate) fn set(
     let staging = root.ensure(&[name], ownership)?;
     let sentinels = staging.ensure(&[SENTINEL_TABLE_DIRECTORY], ownership)?;
     if sentinels.file_size(SENTINEL_FILE)?.is_none() {
+        // Left of a restore that was complete.
+        staging.remove_empty(STAGED)?;
         sentinels.remove(UNFINISHED)?;
         let mut file = sentinels.create(UNFINISHED)?;
         let failed = |source| FileError::new("write", sentinels.path().join(UNFINISHED), source);
@@ -179,12 +188,23 @@ pub(crate) fn set(
     Ok(staging)
 }
 
-/// Removes everything that is staged.
+/// When the sentinel was set, Unix nanoseconds; a later call of the same restore leaves it as it is.
+pub(crate) fn set_at(root: &Tree, name: &str) -> Result<Option<i64>, FileError> {
+    let Some(sentinels) = root.descend(&[name, SENTINEL_TABLE_DIRECTORY])? else { return Ok(None) };
+    Ok(sentinels.stat(OsStr::new(SENTINEL_FILE))?.map(|stat| super::tree::mtime_ns(&stat)))
+}
+
+/// Removes everything that is staged, for a restore that is taken back.
 pub(crate) fn clear_staged(root: &Tree, name: &str) -> Result<(), FileError> {
     match root.open(OsStr::new(name))? {
         Some(staging) => staging.remove_all(OsStr::new(STAGED)),
         None => Ok(()),
     }
+}
+
+/// The same for one that has placed everything: the directory stays.
+pub(crate) fn empty_staged(root: &Tree, name: &str) -> Result<(), FileError> {
+    root.descend(&[name, STAGED])?.map_or(Ok(()), |staged| staged.empty())
 }
 
 /// Removes the sentinel, then the directories that held it; durably. The removal of the sentinel is what ends a
@@ -197,6 +217,7 @@ pub(crate) fn remove(root: &Tree, name: &str) -> Result<(), FileError> {
         sentinels.sync()?;
         staging.remove_empty(SENTINEL_TABLE_DIRECTORY)?;
     }
+    staging.remove_empty(STAGED)?;
     root.remove_empty(name)?;
     root.sync()
 }

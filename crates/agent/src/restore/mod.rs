@@ -22,6 +22,7 @@ mod spread;
 mod stage;
 mod tokens;
 mod tree;
+mod undo;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use cassy_sstable::is_plain_name;
 use cassy_store::{Store, StoreAccess};
 use tokio_util::task::TaskTracker;
 
-use crate::context::Context;
+use crate::context::{Context, ProgressSink};
 use crate::inspect::Machine;
 use error::RestoreError;
 use facts::{Facts, Target};
@@ -65,8 +66,8 @@ pub(crate) async fn run(
     run_counted(context, machine, request, spool, Steps::default()).await
 }
 
-/// Takes back what a stopped restore has begun. `None` when the node is as it was before, else what remains. `spool` as
-/// in [`plan`].
+/// Takes back what a stopped restore has begun. `None` when the node was seen to be as it was before, else what remains.
+/// `spool` as in [`plan`].
 pub(crate) async fn undo(
     context: &Context,
     machine: &Machine,
@@ -74,7 +75,7 @@ pub(crate) async fn undo(
     spool: &Path,
 ) -> Result<Option<String>, RestoreError> {
     let Prepared { facts, .. } = prepare(context, machine, request, spool).await?;
-    on_thread(move || Ok(place::undo(&facts, &Steps::default())?)).await
+    on_thread(move || undo::undo(&facts, &Steps::default())).await
 }
 
 /// What is known before anything is done.
@@ -137,7 +138,8 @@ async fn run_counted(
         return Err(RestoreError::Cancelled);
     }
     let (known, whole) = (Arc::clone(&facts), Arc::clone(&manifest));
-    on_thread(move || finish(&begun, &known, &whole, &layout)).await?;
+    let progress = context.progress.clone();
+    on_thread(move || finish(&progress, &begun, &known, &whole, &layout)).await?;
     let mut notes = plan::notes(&facts);
     notes.extend(
         request.move_aside.as_deref().and_then(|job_id| plan::moved(&aside::moved_by(&facts, job_id))),
@@ -154,8 +156,14 @@ fn begin(facts: &Facts, marker: &Marker, steps: &Steps) -> Result<Begun, Restore
     if is_only_proven(facts) { place::open(facts, steps) } else { place::begin(facts, marker, steps) }
 }
 
-fn finish(begun: &Begun, facts: &Facts, manifest: &Manifest, layout: &Layout) -> Result<(), RestoreError> {
-    if is_only_proven(facts) { begun.unmark(facts) } else { begun.finish(facts, manifest, layout) }
+fn finish(
+    progress: &ProgressSink,
+    begun: &Begun,
+    facts: &Facts,
+    manifest: &Manifest,
+    layout: &Layout,
+) -> Result<(), RestoreError> {
+    if is_only_proven(facts) { begun.unmark(facts) } else { begun.finish(progress, facts, manifest, layout) }
 }
 
 /// What would fail again leaves the node as it was, unless an earlier call has placed files. Everything else

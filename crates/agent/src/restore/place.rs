@@ -8,24 +8,21 @@ use std::sync::Arc;
 use cassy_agent_protocol::RestoreScope;
 use cassy_backup_format::{FileEntry, SstableEntry};
 use cassy_sstable::{ComponentName, TOC_COMPONENT};
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::aside::{self, InTheWay};
 use super::error::RestoreError;
 use super::facts::{Facts, Root, SideKind};
-use super::gather::is_segment;
+use super::gather::{is_segment, is_since};
 use super::layout::Layout;
 use super::manifest::{Manifest, directories, table_directory};
-use super::marker::{self, Marker, STAGED, Staging};
+use super::marker::{self, Marker, STAGED};
 use super::stage::Destination;
-use super::tree::{FileError, Kind, Steps, Tree};
+use super::tree::{FileError, Kind, Steps, Tree, mtime_ns};
+use crate::context::ProgressSink;
 use crate::inspect::nearest_existing;
 
-const COMPLETE: &str = "all files are in place, and the restore is complete";
-const PLACED: &str =
-    "files are in place already, and Cassandra does not start until the same restore is called again";
-const MOVED_BEFORE: &str = "an earlier restore has moved things aside as well, and half of the data before must not start: \
-    Cassandra does not start until the same restore is called again";
 /// Cassandra's `AutoSavingCache` names its files so.
 const CACHES: [&str; 3] = ["KeyCache-", "RowCache-", "CounterCache-"];
 
@@ -37,40 +34,6 @@ pub(crate) struct Begun {
     /// What this call has moved aside, or begun to.
     moved: Vec<InTheWay>,
     steps: Steps,
-}
-
-/// Takes back what a stopped restore has begun: what is staged goes, what it moved aside is put back, the sentinel goes
-/// last. What remains, in words, when files were placed already: then only the same restore can finish.
-pub(crate) fn undo(facts: &Facts, steps: &Steps) -> Result<Option<String>, FileError> {
-    // A clean one may have what is left of a sentinel that was never set, or of one that is gone.
-    let begun = facts.roots.iter().filter(|root| matches!(root.staging, Staging::Ours | Staging::Clean));
-    let roots: Vec<Tree> =
-        begun.filter_map(|root| Tree::root(&root.path, steps).transpose()).collect::<Result<_, _>>()?;
-    if facts.is_resumed() {
-        if let Some(left) = what_keeps_it(facts)? {
-            return Ok(Some(left.to_owned()));
-        }
-        for root in &roots {
-            marker::clear_staged(root, facts.staging)?;
-        }
-        if let Some(job_id) = &facts.move_aside {
-            aside::put_back(&aside::moved_to(facts, job_id), job_id, steps)?;
-        }
-    }
-    for root in roots.iter().rev() {
-        marker::remove(root, facts.staging)?;
-    }
-    Ok(facts.complete.then(|| COMPLETE.to_owned()))
-}
-
-/// Why an interrupted restore is not taken back.
-fn what_keeps_it(facts: &Facts) -> Result<Option<&'static str>, FileError> {
-    if aside::is_moved_by_others(facts)? {
-        return Ok(Some(MOVED_BEFORE));
-    }
-    let is_from_before = facts.moves_aside().is_some();
-    let is_placed = !is_from_before && facts.roots.iter().any(|root| root.placed.count > 0);
-    Ok(is_placed.then_some(PLACED))
 }
 
 /// Opens the data directories for a look only.
@@ -185,6 +148,7 @@ impl Begun {
     /// Places everything that is staged and ends the restore.
     pub(crate) fn finish(
         &self,
+        progress: &ProgressSink,
         facts: &Facts,
         manifest: &Manifest,
         layout: &Layout,
@@ -192,18 +156,20 @@ impl Begun {
         self.sync()?;
         for entry in manifest.entries()? {
             let entry = entry?;
+            progress.beat();
             let destination = layout.root_of(&entry).and_then(|root| self.destinations.get(root));
             let destination =
                 destination.ok_or_else(|| manifest.refuse("a data directory is not there".to_owned()))?;
             place(destination, &entry)?;
         }
-        self.delete(facts, SideKind::SavedCaches, is_saved_cache)?;
-        if facts.is_resumed() {
-            self.delete(facts, SideKind::Segments, |name| is_segment(Path::new(name)))?;
-        }
+        self.delete(facts, SideKind::SavedCaches, |name, _| is_saved_cache(name))?;
+        let begun_ns = facts.begun_ns();
+        self.delete(facts, SideKind::RefusedStarts, |name, stat| {
+            is_segment(Path::new(name)) && is_since(begun_ns, mtime_ns(stat))
+        })?;
         self.sync()?;
         for destination in &self.destinations {
-            marker::clear_staged(&destination.root, facts.staging)?;
+            marker::empty_staged(&destination.root, facts.staging)?;
         }
         self.sync()?;
         self.unmark(facts)
@@ -233,12 +199,13 @@ impl Begun {
         &self,
         facts: &Facts,
         kind_of_side: SideKind,
-        is: impl Fn(&str) -> bool,
+        is: impl Fn(&str, &Stat) -> bool,
     ) -> Result<(), FileError> {
         for side in facts.sides.iter().filter(|side| side.kind == kind_of_side) {
             let Some(tree) = Tree::root(&side.path, &self.steps)? else { continue };
             for (name, kind) in tree.entries()? {
-                if kind == Kind::File && name.to_str().is_some_and(&is) {
+                let stat = if kind == Kind::File { tree.stat(&name)? } else { None };
+                if name.to_str().zip(stat).is_some_and(|(name, stat)| is(name, &stat)) {
                     tree.remove(&name)?;
                 }
             }
@@ -252,7 +219,8 @@ fn is_saved_cache(name: &str) -> bool {
     CACHES.iter().any(|cache| name.contains(cache)) && (name.ends_with(".db") || name.ends_with(".crc"))
 }
 
-fn existing(path: &Path, steps: &Steps) -> Result<Tree, FileError> {
+/// A directory that has to be there.
+pub(crate) fn existing(path: &Path, steps: &Steps) -> Result<Tree, FileError> {
     Tree::root(path, steps)?.ok_or_else(|| FileError::new("open directory", path, Errno::NOENT))
 }
 

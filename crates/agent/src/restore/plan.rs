@@ -78,6 +78,11 @@ fn moved_aside(facts: &Facts, plan: &mut RestorePlan) {
 }
 
 fn running(facts: &Facts, findings: &mut Vec<String>) {
+    if let Some(reason) = &facts.unlisted {
+        findings.push(format!(
+            "whether a Cassandra is running cannot be told, as the processes cannot be listed: {reason}; let the agent see /proc"
+        ));
+    }
     for daemon in &facts.daemons {
         let what = match &daemon.directories {
             Ok(directories) => format!("it has {}", directories.join(", ")),
@@ -292,17 +297,7 @@ fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
         plan.findings.push(format!("data directory {path} cannot be looked at: {problem}"));
         return;
     }
-    let other = RestoreScope::ALL.map(RestoreScope::staging).into_iter().find(|name| *name != facts.staging);
-    let asked = Way::of(&facts.way);
-    staging(root, facts.staging, &root.staging, asked, &mut plan.findings);
-    match &root.other_staging {
-        Staging::Ours => plan.findings.push(format!(
-            "{} has a part of this restore as well as {}; move the one with fewer files aside",
-            root.path.join(other.unwrap_or_default()).display(),
-            facts.staging
-        )),
-        found => staging(root, other.unwrap_or_default(), found, asked, &mut plan.findings),
-    }
+    stagings(facts, root, &mut plan.findings);
     content(facts, root, &mut plan.findings);
     if !root.writable {
         let name = &facts.agent.name;
@@ -315,6 +310,21 @@ fn directory(facts: &Facts, root: &Root, plan: &mut RestorePlan) {
         });
     }
     owner(facts, root, plan);
+}
+
+/// What stands where restores stage and is not this one's, or not this one's alone.
+pub(crate) fn stagings(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
+    let other = RestoreScope::ALL.map(RestoreScope::staging).into_iter().find(|name| *name != facts.staging);
+    let asked = Way::of(&facts.way);
+    staging(root, facts.staging, &root.staging, asked, findings);
+    match &root.other_staging {
+        Staging::Ours => findings.push(format!(
+            "{} has a part of this restore as well as {}; move the one with fewer files aside",
+            root.path.join(other.unwrap_or_default()).display(),
+            facts.staging
+        )),
+        found => staging(root, other.unwrap_or_default(), found, asked, findings),
+    }
 }
 
 fn staging(root: &Root, name: &str, found: &Staging, asked: Way, findings: &mut Vec<String>) {
@@ -360,7 +370,7 @@ fn content(facts: &Facts, root: &Root, findings: &mut Vec<String>) {
     }
 }
 
-fn describe(found: &Found) -> String {
+pub(crate) fn describe(found: &Found) -> String {
     let example = found.example.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     match found.count {
         1 => format!("one file, {example}"),
@@ -421,7 +431,7 @@ fn space(facts: &Facts, findings: &mut Vec<String>) {
 fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
     let path = side.path.display();
     let (what, why) = match side.kind {
-        SideKind::CommitLog | SideKind::Segments => {
+        SideKind::CommitLog | SideKind::Segments | SideKind::RefusedStarts => {
             ("commit log", "Cassandra would replay them over the restored data")
         }
         SideKind::Hints => ("hints", "Cassandra would send them to other nodes"),
@@ -430,7 +440,7 @@ fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
     };
     let must_be_empty = match side.kind {
         SideKind::CommitLog | SideKind::Segments | SideKind::Hints => true,
-        SideKind::SavedCaches => false,
+        SideKind::SavedCaches | SideKind::RefusedStarts => false,
         // Who reads the changes of a whole cluster would find those from after the instant among them.
         SideKind::ChangeData => facts.scope == RestoreScope::Cluster,
     };
@@ -447,14 +457,15 @@ fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
         return;
     }
     let holds = describe(&side.found);
+    let how = if facts.is_staged() { "move them aside" } else { MOVE };
     match side.kind {
-        SideKind::Segments if facts.is_resumed() => plan.warnings.push(format!(
+        SideKind::RefusedStarts => plan.warnings.push(format!(
             "{what} directory {path} holds {holds}, made by a start that the interrupted restore refused; the \
              restore deletes such segments"
         )),
         _ if must_be_empty => plan
             .findings
-            .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: {MOVE}")),
+            .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: {how}")),
         SideKind::SavedCaches => {
             plan.warnings
                 .push(format!("{what} directory {path} holds {holds}; the restore deletes saved caches"));

@@ -2,7 +2,6 @@
 //! object by size and BLAKE3, file by size, CRC-32 and BLAKE3, Data.db by its own digest as well. Files that an
 //! earlier call has staged or placed are proven by reading them, and kept. Nothing is placed here.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -80,15 +79,16 @@ impl Stager {
     async fn stage_all(self: &Arc<Self>) -> Result<(), RestoreError> {
         let (sender, mut receiver) = mpsc::channel(AHEAD);
         let manifest = Arc::clone(&self.manifest);
-        self.tasks.spawn_blocking(move || read_entries(&manifest, &sender));
+        let reading = self.tasks.spawn_blocking(move || read_entries(&manifest, &sender));
         futures::stream::poll_fn(|poll| receiver.poll_recv(poll))
             .map(|entry| {
                 let stager = Arc::clone(self);
-                async move { stager.sstable(Arc::new(entry?)).await }
+                async move { stager.sstable(Arc::new(entry)).await }
             })
             .buffer_unordered(CONCURRENCY)
             .try_collect::<()>()
-            .await
+            .await?;
+        reading.await.map_err(RestoreError::CutShort)?
     }
 
     async fn sstable(self: Arc<Self>, entry: Arc<SstableEntry>) -> Result<(), RestoreError> {
@@ -96,18 +96,12 @@ impl Stager {
             return Err(RestoreError::Cancelled);
         }
         let missing = self.on_thread(&entry, Self::missing).await?;
-        let mut by_object: BTreeMap<u32, Vec<FileEntry>> = BTreeMap::new();
-        for file in missing {
-            by_object.entry(file.object).or_default().push(file);
-        }
-        for (object, files) in by_object {
-            let object = usize::try_from(object).ok().and_then(|object| entry.objects.get(object));
-            let Some(object) = object else {
-                return Err(self
-                    .manifest
-                    .refuse(format!("{} is in an object that is not there", entry.name)));
-            };
-            retry::transient(&self.context, || self.object(&entry, object, &files)).await?;
+        for (number, object) in (0..).zip(&entry.objects) {
+            let of_it = missing.iter().filter(|file| file.object == number);
+            let files: Vec<FileEntry> = of_it.cloned().collect();
+            if !files.is_empty() {
+                retry::transient(&self.context, || self.object(&entry, object, &files)).await?;
+            }
         }
         self.on_thread(&entry, Self::check_digest).await
     }
@@ -281,7 +275,9 @@ impl Stager {
         let data = entry.files.iter().find(|file| component(file).as_deref() == Some(DATA_COMPONENT));
         let digest =
             entry.files.iter().find(|file| component(file).is_some_and(|name| name.starts_with("Digest.")));
-        let (Some(data), Some(digest)) = (data, digest) else { return Ok(()) };
+        // The manifest's reader has seen that every file's object is there.
+        let object = data.and_then(|data| entry.objects.get(usize::try_from(data.object).ok()?));
+        let (Some(data), Some(object), Some(digest)) = (data, object, digest) else { return Ok(()) };
         let content = self.small_file(entry, &digest.name)?;
         let name = component(digest).unwrap_or_default();
         let reason = match Digest::parse(&name, &content) {
@@ -291,13 +287,7 @@ impl Stager {
             Some(Err(error)) => error.to_string(),
             Some(Ok(_)) | None => return Ok(()),
         };
-        let object = usize::try_from(data.object).ok().and_then(|object| entry.objects.get(object));
-        Err(match object {
-            Some(object) => {
-                RestoreError::Corrupt { key: object.key.clone(), file: Some(data.name.clone()), reason }
-            }
-            None => self.manifest.refuse(reason),
-        })
+        Err(RestoreError::Corrupt { key: object.key.clone(), file: Some(data.name.clone()), reason })
     }
 
     fn small_file(&self, entry: &SstableEntry, name: &str) -> Result<Vec<u8>, RestoreError> {
@@ -341,20 +331,14 @@ fn staged(destination: &Destination, names: &[&str]) -> Result<Option<Tree>, Fil
     staging.descend(&below)
 }
 
-fn read_entries(manifest: &Manifest, sender: &mpsc::Sender<Result<SstableEntry, RestoreError>>) {
-    let entries = match manifest.entries() {
-        Ok(entries) => entries,
-        Err(error) => {
-            // A receiver that is gone has an error of its own to tell.
-            let _ = sender.blocking_send(Err(error));
-            return;
-        }
-    };
-    for entry in entries {
-        if sender.blocking_send(entry).is_err() {
-            return;
+fn read_entries(manifest: &Manifest, sender: &mpsc::Sender<SstableEntry>) -> Result<(), RestoreError> {
+    for entry in manifest.entries()? {
+        if sender.blocking_send(entry?).is_err() {
+            // The receiver has an error of its own to tell.
+            break;
         }
     }
+    Ok(())
 }
 
 /// Writes the files of one object. Ends when the sender is dropped; the caller knows whether everything was sent.

@@ -105,6 +105,8 @@ pub(crate) struct Found<'a> {
     pub(crate) path: &'a Path,
     pub(crate) kind: Kind,
     pub(crate) size: u64,
+    /// When it was written last, Unix nanoseconds.
+    pub(crate) mtime_ns: i64,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -265,11 +267,11 @@ impl Tree {
                 }
                 continue;
             }
-            let size = match kind {
-                Kind::File => self.stat(&name)?.map_or(0, |stat| size_of(&stat)),
-                Kind::Directory | Kind::Other => 0,
+            let (size, mtime_ns) = match kind {
+                Kind::File => self.stat(&name)?.map_or((0, 0), |stat| (size_of(&stat), mtime_ns(&stat))),
+                Kind::Directory | Kind::Other => (0, 0),
             };
-            visit(Found { path: &path, kind, size })?;
+            visit(Found { path: &path, kind, size, mtime_ns })?;
         }
         Ok(())
     }
@@ -370,19 +372,30 @@ impl Tree {
     /// Removes a directory with everything in it; a missing one is fine.
     pub(crate) fn remove_all(&self, name: &OsStr) -> Result<(), FileError> {
         let Some(tree) = self.open(name)? else { return Ok(()) };
+        tree.empty()?;
+        self.remove_empty(name).map(|_: bool| ())
+    }
+
+    /// Removes everything in this directory.
+    pub(crate) fn empty(&self) -> Result<(), FileError> {
         loop {
-            let portion = tree.each_entry()?.take(PORTION).collect::<Result<Vec<_>, _>>()?;
+            let portion = self.each_entry()?.take(PORTION).collect::<Result<Vec<_>, _>>()?;
             let is_last = portion.len() < PORTION;
             for (inner, kind) in portion {
                 match kind {
-                    Kind::Directory => tree.remove_all(&inner)?,
-                    Kind::File | Kind::Other => tree.remove(&inner)?,
+                    Kind::Directory => self.remove_all(&inner)?,
+                    Kind::File | Kind::Other => self.remove(&inner)?,
                 }
             }
             if is_last {
-                return self.remove_empty(name).map(|_: bool| ());
+                return Ok(());
             }
         }
+    }
+
+    /// True when nothing is in this directory.
+    pub(crate) fn is_empty(&self) -> Result<bool, FileError> {
+        Ok(self.each_entry()?.next().transpose()?.is_none())
     }
 
     /// Makes what was made, renamed and removed in this directory durable.
@@ -425,6 +438,12 @@ fn kind(file_type: FileType) -> Kind {
 
 pub(crate) fn kind_of(stat: &Stat) -> Kind {
     kind(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// When it was written last, Unix nanoseconds.
+pub(crate) fn mtime_ns(stat: &Stat) -> i64 {
+    let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
 fn size_of(stat: &Stat) -> u64 {

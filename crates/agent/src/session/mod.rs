@@ -144,7 +144,8 @@ struct Job {
     id: u64,
     context: Context,
     task: JoinHandle<Result<Reply, AgentError>>,
-    reported: Progress,
+    /// And how many beats there had been.
+    reported: (Progress, u64),
     report: Interval,
 }
 
@@ -250,15 +251,16 @@ impl Session {
         let mut report = interval(PROGRESS_INTERVAL);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         report.reset();
-        self.job = Some(Job { id, context, task: tokio::spawn(work), reported: Progress::default(), report });
+        self.job = Some(Job { id, context, task: tokio::spawn(work), reported: Default::default(), report });
         Ok(())
     }
 
     fn report(&mut self) {
         let Some(job) = &mut self.job else { return };
-        let progress = job.context.progress.latest();
-        if progress != job.reported {
-            job.reported = progress;
+        let sink = &job.context.progress;
+        let (progress, beats) = (sink.latest(), sink.beats());
+        if (progress, beats) != job.reported {
+            job.reported = (progress, beats);
             self.output.offer(&FromAgent::Progress { id: job.id, progress });
         }
     }

@@ -19,6 +19,10 @@ use crate::{restore, snapshot, superseded, sweep, upload};
 #[cfg(test)]
 pub(crate) const PANICS: &str = "/dev/null/panic";
 
+/// A lock on this goes on without bytes and files to count until it is cancelled, in tests.
+#[cfg(test)]
+pub(crate) const BEATS: &str = "/dev/null/beat";
+
 /// What an agent holds from its first request to its end.
 pub(crate) struct Worker {
     pub(crate) machine: Machine,
@@ -55,7 +59,7 @@ impl Worker {
                 files.map(|files| Reply::Superseded { files }).map_err(IntoAgentError::into_agent_error)
             }
             Request::CheckSnapshot(request) => {
-                let broken = on_thread(move || snapshot::check(&request)).await?;
+                let broken = on_thread(move || snapshot::check(&context, &request)).await?;
                 Ok(Reply::SnapshotChecked { broken })
             }
             Request::Upload(request) => {
@@ -107,6 +111,11 @@ impl Worker {
     async fn lock(&self, context: &Context, request: &LockRequest) -> Result<Reply, AgentError> {
         #[cfg(test)]
         assert_ne!(request.directory, PANICS, "asked for by a test");
+        #[cfg(test)]
+        while request.directory == BEATS && !context.cancel.is_cancelled() {
+            context.progress.beat();
+            tokio::task::yield_now().await;
+        }
         let path = inspect::nearest_existing(Path::new(&request.directory));
         if self.locks().iter().any(|lock| lock.is_on(path)) {
             return Ok(Reply::Done);

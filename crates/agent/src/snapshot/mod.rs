@@ -10,12 +10,14 @@ use std::path::Path;
 
 use cassy_agent_protocol::{AgentError, CheckSnapshotRequest, SnapshotTag};
 use cassy_backup_format::TableRef;
+use cassy_sstable::SNAPSHOTS_DIRECTORY;
 
 pub(crate) use inventory::{TableSnapshot, incremental, tables};
 pub(crate) use sstables::{SstableFiles, Sstables};
 pub(crate) use truncations::{TruncationsError, truncated};
-pub(crate) use whole::{Amount, Problems, examine, is_complete};
+pub(crate) use whole::{Amount, Linked, LookedAt, Problems, examine, how_linked};
 
+use crate::context::Context;
 use crate::directory::{Directory, FileError};
 use crate::failure::{IntoAgentError, agent_error};
 
@@ -36,13 +38,13 @@ impl IntoAgentError for SnapshotError {
 
 /// Says which of the request's tables lack a whole snapshot: `keyspace.table: what is wrong`. Whether a table that
 /// has none was dropped meanwhile is for the caller to find out.
-pub(crate) fn check(request: &CheckSnapshotRequest) -> Result<Vec<String>, SnapshotError> {
+pub(crate) fn check(ctx: &Context, request: &CheckSnapshotRequest) -> Result<Vec<String>, SnapshotError> {
     let error = |source| SnapshotError { tag: request.tag, source };
     let found = tables(&request.data_directories, request.tag).map_err(error)?;
     let mut broken: Vec<String> =
         missing(request, &found).iter().map(|gone| gone.told(request.tag)).collect();
     for snapshot in found.iter().filter(|snapshot| is_wanted(request, &snapshot.table)) {
-        match snapshot.read().and_then(examine) {
+        match snapshot.read().and_then(|content| examine(&ctx.progress, content)) {
             Ok((_, problems)) => broken.extend(problems.describe(&snapshot.table)),
             Err(odd @ (FileError::NotPlain { .. } | FileError::Vanished { .. })) => {
                 broken.extend(Problems::one(odd.to_string()).describe(&snapshot.table));
@@ -63,20 +65,20 @@ pub(crate) fn is_wanted(request: &CheckSnapshotRequest, table: &TableRef) -> boo
 pub(crate) struct Missing {
     /// `keyspace.table`
     pub(crate) table: String,
-    /// A link in the way, which explains it.
-    link: Option<FileError>,
+    /// What explains it, in words.
+    why: Option<String>,
 }
 
 impl Missing {
     /// As [`check`] tells it.
     pub(crate) fn told(&self, tag: SnapshotTag) -> String {
-        let why: String = self.link.iter().map(|link| format!("; {link}")).collect();
+        let why: String = self.why.iter().map(|why| format!("; {why}")).collect();
         format!("{}: it has no snapshot {tag}{why}", self.table)
     }
 
     /// When it had one before: somebody has removed it.
     pub(crate) fn is_unexplained(&self) -> bool {
-        self.link.is_none()
+        self.why.is_none()
     }
 }
 
@@ -87,8 +89,9 @@ pub(crate) fn missing(request: &CheckSnapshotRequest, found: &[TableSnapshot]) -
     let is_missing =
         |(keyspace, table): &&(String, String)| !found.contains(&(keyspace.as_str(), table.as_str()));
     let explain = |(keyspace, table): &(String, String)| {
-        let link = linked(&request.data_directories, keyspace);
-        Missing { table: format!("{keyspace}.{table}"), link }
+        let link = linked(&request.data_directories, keyspace).map(|link| link.to_string());
+        let why = link.or_else(|| without_id(request, keyspace, table));
+        Missing { table: format!("{keyspace}.{table}"), why }
     };
     request.tables.iter().filter(is_missing).map(explain).collect()
 }
@@ -99,6 +102,24 @@ fn linked(data_directories: &[String], keyspace: &str) -> Option<FileError> {
         Err(error @ FileError::NotPlain { .. }) => Some(error),
         _ => None,
     })
+}
+
+/// Cassandra goes on with the directory of a table that it made before 2.1, `<table>` without an id
+/// (`Directories`, "use existing directories"), also for the table's snapshots.
+fn without_id(request: &CheckSnapshotRequest, keyspace: &str, table: &str) -> Option<String> {
+    let tag = request.tag.to_string();
+    let old = request.data_directories.iter().find_map(|data| {
+        let path = [keyspace, table, SNAPSHOTS_DIRECTORY, tag.as_str()];
+        Directory::below(Path::new(data), path)
+            .ok()
+            .flatten()
+            .map(|_| Path::new(data).join(keyspace).join(table))
+    })?;
+    Some(format!(
+        "it is a table of before Cassandra 2.1, whose directory {} has no table id in its name, and such tables are not \
+         backed up: create a new table, copy the rows into it, and drop this one",
+        old.display()
+    ))
 }
 
 #[cfg(test)]

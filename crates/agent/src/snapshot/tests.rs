@@ -1,6 +1,7 @@
 //! Whole and broken snapshots.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +15,7 @@ fn checked(damage: impl FnOnce(&FakeNode, &Path, &Path)) -> Result<Vec<String>, 
     node.take_snapshot(TAG);
     let (zero, one) = (node.snapshot_of(0, "ks", "plain", TAG), node.snapshot_of(1, "ks", "plain", TAG));
     damage(&node, &zero, &one);
-    check(&node.request(TAG, EXAMPLE_TABLES))
+    check(&Context::default(), &node.request(TAG, EXAMPLE_TABLES))
 }
 
 fn broken(damage: impl FnOnce(&FakeNode, &Path, &Path)) -> String {
@@ -27,6 +28,16 @@ fn broken(damage: impl FnOnce(&FakeNode, &Path, &Path)) -> String {
 fn manifest(zero: &Path, one: &Path) -> std::path::PathBuf {
     let found = [zero, one].map(|path| path.join("manifest.json"));
     found.into_iter().find(|path| path.exists()).expect("a manifest")
+}
+
+/// Looking at very many SSTables on a slow disk takes longer than the server waits for a sign of life.
+#[test]
+fn each_sstable_that_is_looked_at_is_progress() {
+    let node = example();
+    node.take_snapshot(TAG);
+    let ctx = Context::default();
+    check(&ctx, &node.request(TAG, EXAMPLE_TABLES)).expect("checked");
+    assert_eq!(ctx.progress.beats(), 8);
 }
 
 #[test]
@@ -89,6 +100,21 @@ fn an_sstable_that_was_streamed_as_a_whole_has_no_toc_and_is_whole() {
         fs::write(zero.join("nb-1-big-CRC.db"), "crc").expect("write");
     });
     assert_eq!(lines.expect("checked"), Vec::<String>::new());
+}
+
+/// Cassandra writes its components into the TOC of the live SSTable, which is the snapshot's by a link.
+#[test]
+fn an_index_that_was_made_later_may_be_missing() {
+    let node = example();
+    node.take_snapshot(TAG);
+    let live = node.table(0, "ks", "plain").join("nb-1-big-TOC.txt");
+    let mut toc = fs::OpenOptions::new().append(true).open(live).expect("open");
+    toc.write_all(b"SAI+aa+later+Meta.db\nSI_plain_v_idx.db\n").expect("append");
+    let request = node.request(TAG, EXAMPLE_TABLES);
+    assert_eq!(check(&Context::default(), &request).expect("checked"), Vec::<String>::new());
+    toc.write_all(b"Filter.db\n").expect("append");
+    let broken = check(&Context::default(), &request).expect("checked").join("\n");
+    assert!(broken.ends_with("nb-1-big lacks Filter.db"), "{broken}");
 }
 
 #[test]
@@ -163,9 +189,22 @@ fn a_linked_keyspace_is_explained() {
 }
 
 #[test]
+fn a_table_of_before_2_1_is_told_as_that() {
+    let text = broken(|node, _, _| {
+        let empty = node.table(0, "system", "empty");
+        fs::rename(&empty, node.data[0].join("system/empty")).expect("rename");
+    });
+    assert!(
+        text.starts_with(&format!("system.empty: it has no snapshot {TAG}; it is a table of before ")),
+        "{text}"
+    );
+    assert!(text.contains("/system/empty has no table id") && text.contains("copy the rows"), "{text}");
+}
+
+#[test]
 fn a_missing_data_directory_is_an_error() {
     let node = FakeNode::new(1);
     fs::remove_dir(&node.data[0]).expect("remove");
-    let error = check(&node.request(TAG, &[])).expect_err("missing").into_agent_error();
+    let error = check(&Context::default(), &node.request(TAG, &[])).expect_err("missing").into_agent_error();
     assert!(error.message.contains("cannot open the data directory"), "{error}");
 }

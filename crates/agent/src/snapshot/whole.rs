@@ -2,12 +2,16 @@
 //! whose snapshot fails is logged and skipped.
 
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cassy_backup_format::TableRef;
-use cassy_sstable::{DATA_COMPONENT, SnapshotManifest, TOC_COMPONENT, Toc, missing_components};
+use cassy_sstable::{
+    DATA_COMPONENT, SnapshotManifest, TOC_COMPONENT, Toc, is_attached_index, missing_components,
+};
 
 use super::inventory::{TableContent, small_file};
 use super::sstables::SstableFiles;
+use crate::context::ProgressSink;
 use crate::directory::FileError;
 use crate::failure::chain;
 
@@ -28,7 +32,7 @@ impl Problems {
         Self { told: vec![problem], count: 1 }
     }
 
-    pub(super) fn add(&mut self, tell: impl FnOnce() -> String) {
+    pub(crate) fn add(&mut self, tell: impl FnOnce() -> String) {
         self.count += 1;
         if self.told.len() < PROBLEMS_TOLD {
             self.told.push(tell());
@@ -79,8 +83,12 @@ impl std::fmt::Display for Amount {
 }
 
 /// How much there is, and what is wrong with it. Nothing is when the snapshot is whole: there is a manifest.json,
-/// exactly its Data.db files are there, each with all that its TOC.txt names, or that any SSTable needs, and nothing else.
-pub(crate) fn examine(content: TableContent) -> Result<(Amount, Problems), FileError> {
+/// exactly its Data.db files are there, each with all that its TOC.txt names (but for [`Needs::Rows`]), or that any
+/// SSTable needs, and nothing else.
+pub(crate) fn examine(
+    progress: &ProgressSink,
+    content: TableContent,
+) -> Result<(Amount, Problems), FileError> {
     let TableContent { sstables, manifests, strangers, .. } = content;
     let (mut amount, mut problems, mut incomplete) =
         (Amount::default(), Problems::default(), Problems::default());
@@ -93,11 +101,12 @@ pub(crate) fn examine(content: TableContent) -> Result<(Amount, Problems), FileE
     };
     for sstable in sstables {
         let sstable = sstable?;
+        progress.beat();
         amount.add(&sstable);
         if let Some(listed) = &mut listed {
             listed.check_off(&sstable, &mut problems);
         }
-        if let Some(problem) = sstable_problem(&sstable)? {
+        if let Some(problem) = sstable_problem(&sstable, Needs::Rows)? {
             incomplete.add(|| problem);
         }
     }
@@ -161,9 +170,50 @@ fn relative(index: Option<&str>, file: &str) -> String {
     }
 }
 
-/// True when its TOC.txt is there and all that this names.
-pub(crate) fn is_complete(sstable: &SstableFiles) -> Result<bool, FileError> {
-    Ok(sstable.files.get(TOC_COMPONENT).is_some() && sstable_problem(sstable)?.is_none())
+/// Cassandra links the files of an SSTable into `backups/` within milliseconds.
+const LINKING: Duration = Duration::from_secs(60);
+
+/// The instant from which SSTables in `backups/` are looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct LookedAt {
+    ns: i64,
+}
+
+impl LookedAt {
+    /// Has to be taken before the directories are listed: what is listed half may be linked while it is looked at.
+    pub(crate) fn at(now: SystemTime) -> Self {
+        let ns = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        Self { ns: i64::try_from(ns).unwrap_or(i64::MAX) }
+    }
+
+    /// Nothing is linked to it any more: a link changes the file's `ctime`.
+    fn is_settled(self, sstable: &SstableFiles) -> bool {
+        let linking = i64::try_from(LINKING.as_nanos()).unwrap_or(i64::MAX);
+        sstable.files.iter().all(|(_, stat)| stat.ctime_ns < self.ns.saturating_sub(linking))
+    }
+}
+
+/// How far Cassandra has come with linking an SSTable into `backups/`.
+#[derive(Debug)]
+pub(crate) enum Linked {
+    /// All of it is there.
+    Whole,
+    /// Some is, and the rest may follow.
+    Underway,
+    /// Some is, and nothing follows: what is wrong.
+    Half(String),
+}
+
+/// With a TOC.txt it is whole when all is there that this names. Without one (see [`problem_without_toc`]), or without
+/// the index that it names, more may follow until nothing has for a while.
+pub(crate) fn how_linked(sstable: &SstableFiles, looked_at: LookedAt) -> Result<Linked, FileError> {
+    let is_settled = looked_at.is_settled(sstable);
+    let needs = if is_settled { Needs::Rows } else { Needs::All };
+    Ok(match sstable_problem(sstable, needs)? {
+        None if is_settled || sstable.files.get(TOC_COMPONENT).is_some() => Linked::Whole,
+        Some(problem) if is_settled => Linked::Half(problem),
+        _ => Linked::Underway,
+    })
 }
 
 /// Any one of each line is in every SSTable, of whichever format, compressed or not.
@@ -185,7 +235,18 @@ fn problem_without_toc(sstable: &SstableFiles) -> Option<String> {
         .then(|| format!("{} has no {TOC_COMPONENT}, and lacks {}", path.display(), lacking.join(", ")))
 }
 
-fn sstable_problem(sstable: &SstableFiles) -> Result<Option<String>, FileError> {
+/// What of that which a TOC.txt names has to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// Everything.
+    All,
+    /// All but indexes: one that is made on existing data comes into the TOC of a live SSTable, which snapshots and
+    /// `backups/` share by a link, while they have no link to the index itself. Cassandra passes over what is not there
+    /// (`TOCComponent.loadTOC`), and builds the index.
+    Rows,
+}
+
+fn sstable_problem(sstable: &SstableFiles, needs: Needs) -> Result<Option<String>, FileError> {
     let path = sstable.full_path().join(&sstable.name);
     if sstable.files.get(TOC_COMPONENT).is_none() {
         return Ok(problem_without_toc(sstable));
@@ -200,7 +261,8 @@ fn sstable_problem(sstable: &SstableFiles) -> Result<Option<String>, FileError> 
         Err(error) => return Ok(Some(format!("{}-{TOC_COMPONENT}: {}", path.display(), chain(&error)))),
     };
     let present = sstable.files.iter().map(|(component, _)| component.clone()).collect();
-    let missing = missing_components(&toc, &present);
+    let mut missing = missing_components(&toc, &present);
+    missing.retain(|component| needs == Needs::All || !is_attached_index(component));
     Ok((!missing.is_empty()).then(|| format!("{} lacks {}", path.display(), missing.join(", "))))
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use cassy_agent_protocol::StoreGrant;
-use cassy_backup_format::BackupId;
+use cassy_backup_format::{BackupId, BackupKind, ConfigurationFacts, ManifestWriter};
 
 use super::*;
 
@@ -38,8 +38,49 @@ impl Scene {
         self.base.path().join(name)
     }
 
+    /// And commits a backup of every table that has something in the list.
     async fn list(&self) -> u64 {
-        list(&Context::default(), &self.request, &self.path("spool")).await.expect("listed")
+        let listed = list(&Context::default(), &self.request, &self.path("spool")).await.expect("listed");
+        let list = SupersededList::open(File::open(self.stored()).expect("open")).expect("header");
+        self.commit(list.map(|noted| noted.expect("line").table).collect(), |_| ());
+        listed
+    }
+
+    /// Stores a manifest with these tables.
+    fn commit(&self, tables: BTreeSet<TableRef>, change: impl FnOnce(&mut Header)) {
+        let mut header = Header {
+            format: FORMAT,
+            least_reader: LEAST_READER,
+            cluster_id: self.request.cluster_id.clone(),
+            cluster_name: "Test/Cluster".to_owned(),
+            host_id: self.request.host_id,
+            address: "127.0.0.1".to_owned(),
+            tokens: vec!["-1".to_owned()],
+            datacenter: "dc1".to_owned(),
+            rack: "r1".to_owned(),
+            cassandra_version: "5.0.9".to_owned(),
+            partitioner: "Murmur3Partitioner".to_owned(),
+            backup_id: self.request.backup_id,
+            kind: BackupKind::NodeSnapshot,
+            created_at_ms: 1,
+            parent: None,
+            base: None,
+            truncations: None,
+            configuration: ConfigurationFacts {
+                data_directories: self.request.data_directories.clone(),
+                ..ConfigurationFacts::default()
+            },
+            tables: tables.into_iter().collect(),
+            schema: Vec::new(),
+        };
+        change(&mut header);
+        let manifest = ManifestWriter::new(Vec::new(), &header).expect("header").finish().expect("footer");
+        write_bytes(&self.manifest(), &manifest.0);
+    }
+
+    fn manifest(&self) -> PathBuf {
+        let key = keys(&self.request).expect("keys");
+        self.path("store").join(key.node_manifest(&self.request.host_id, &self.request.backup_id).as_str())
     }
 
     /// By another agent than the one that has noted them: nothing is left but the object.
@@ -66,8 +107,12 @@ impl Scene {
 }
 
 fn write(path: PathBuf) {
+    write_bytes(&path, b"x");
+}
+
+fn write_bytes(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
-    fs::write(path, "x").expect("write");
+    fs::write(path, bytes).expect("write");
 }
 
 #[tokio::test]
@@ -107,6 +152,58 @@ async fn exactly_the_noted_files_go() {
     assert!(!table.join("backups/.idx/nb-1-big-Data.db").exists());
     assert!(table.join("snapshots/backups/nb-1-big-Data.db").exists());
     assert!(outside.join("nb-1-big-Data.db").exists());
+}
+
+/// What is left of a table that was dropped, or made again, may be nowhere else.
+#[tokio::test]
+async fn what_belongs_to_a_table_that_the_backup_does_not_hold_stays() {
+    const OTHER_ID: &str = "ffffffffffffffffffffffffffffffff";
+    let scene = Scene::new(&["data"]);
+    let file = |keyspace: &str, table: &str, id: &str| {
+        scene.path("data").join(keyspace).join(format!("{table}-{id}/backups/nb-1-big-Data.db"))
+    };
+    let files = [
+        file("ks", "held", ID),
+        file("ks", "held", OTHER_ID),
+        file("ks", "gone", ID),
+        file("old", "held", ID),
+    ];
+    files.iter().cloned().for_each(write);
+    assert_eq!(scene.list().await, 4);
+    let held = TableRef { keyspace: "ks".to_owned(), table: "held".to_owned(), id: ID.to_owned() };
+    scene.commit(BTreeSet::from([held]), |_| ());
+    assert_eq!(scene.clear().await.expect("clear"), 1);
+    assert_eq!(files.map(|file| file.exists()), [false, true, true, true]);
+}
+
+#[tokio::test]
+async fn without_a_whole_manifest_of_the_backup_nothing_goes() {
+    let scene = Scene::new(&["data"]);
+    let file = scene.path("data/ks").join(format!("t-{ID}/backups/nb-1-big-Data.db"));
+    write(file.clone());
+    assert_eq!(scene.list().await, 1);
+    let whole = fs::read(scene.manifest()).expect("read");
+    fs::write(scene.manifest(), &whole[..whole.len() - 20]).expect("write");
+    let error = scene.clear().await.expect_err("truncated");
+    assert!(matches!(error, SupersededError::Manifest { .. }), "{error}");
+    let table = TableRef { keyspace: "ks".to_owned(), table: "t".to_owned(), id: ID.to_owned() };
+    type Change = fn(&mut Header);
+    let others: [Change; 3] = [
+        |header| header.cluster_id = "Other-1".parse().expect("id"),
+        |header| header.host_id = uuid::Uuid::from_u128(2).into(),
+        |header| header.backup_id = BackupId::at(2),
+    ];
+    for change in others {
+        scene.commit(BTreeSet::from([table.clone()]), change);
+        let error = scene.clear().await.expect_err("another");
+        assert!(matches!(error, SupersededError::OtherManifest { .. }), "{error}");
+    }
+    fs::remove_file(scene.manifest()).expect("remove");
+    let error = scene.clear().await.expect_err("none");
+    assert!(matches!(error, SupersededError::Transfer { .. }), "{error}");
+    assert!(file.exists());
+    scene.commit(BTreeSet::from([table]), |_| ());
+    assert_eq!(scene.clear().await.expect("clear"), 1);
 }
 
 #[tokio::test]

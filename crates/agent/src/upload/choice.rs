@@ -67,7 +67,7 @@ impl Chooser<'_> {
             };
             if let Some(found) = found {
                 self.meter.bytes(stat.size);
-                self.meter.file();
+                self.meter.files(1);
                 reused.insert(component.clone(), found);
             }
         }

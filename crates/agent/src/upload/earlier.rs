@@ -18,11 +18,11 @@ use crate::context::Context;
 pub(super) async fn answer(
     ctx: &Context,
     store: &dyn Store,
+    keys: &Keys,
     request: &UploadRequest,
     spool_dir: &Path,
 ) -> Result<Option<UploadSummary>, UploadError> {
-    let keys = Keys::new(request.cluster_id.clone()).map_err(|source| UploadError::Key { source })?;
-    for key in manifest::keys(&keys, request) {
+    for key in manifest::keys(keys, request) {
         let (spool, blake3) = match download(ctx, store, &key, spool_dir, "earlier").await {
             Ok(downloaded) => downloaded,
             Err(UploadError::Store { source: StoreError::NotFound { .. }, .. }) => continue,
@@ -74,6 +74,7 @@ fn summary(
         files: footer.files,
         bytes: footer.bytes,
         sent_bytes: 0,
+        left_orphans: true,
         taken: 0,
         left: 0,
         tables: header.tables,

@@ -16,6 +16,9 @@ const CLEARED_HINT: &str = "Take another backup, and keep whatever clears snapsh
 
 const NEW_BASE_HINT: &str = "Take a node backup (backup_type 2), and increments on that.";
 
+const UNLINKED_HINT: &str = "Take node backups (backup_type 2), which hold such tables too; or ALTER TABLE ... WITH \
+    incremental_backups = true, take a node backup, and increments on that.";
+
 /// See the module. That an SSTable does not match its own digest is no error: the summary tells it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
@@ -75,6 +78,19 @@ pub(crate) enum UploadError {
     /// The parent's objects cannot be sent again: their files are gone.
     #[error("a purge has listed {key}, which this increment would take over from its parent")]
     ParentTrashed { key: ObjectKey },
+    /// As their schema says, now or when the parent was taken.
+    #[error(
+        "Cassandra links nothing of {} into backups/, or did not when the parent was taken (WITH incremental_backups = \
+         false)",
+        listed(.tables, ", ")
+    )]
+    NeverLinked { tables: Vec<String> },
+    /// Cassandra was stopped, or somebody has deleted there.
+    #[error(
+        "SSTables in backups/ are not whole, and have not been for a minute, so that an increment would lack their rows: {}",
+        listed(.broken, "; ")
+    )]
+    HalfLinked { broken: Vec<String> },
     /// Two SSTables with one UUID.
     #[error(
         "{sstable} in backups/ has other rows than the SSTable of this name in the parent, and a name that cannot be used twice"
@@ -147,7 +163,10 @@ impl UploadError {
             | Self::Manifest { .. }
             | Self::ManifestTaken { .. } => AgentErrorKind::Permanent,
             Self::Truncations { source } => source.kind(),
-            Self::Collides { .. } | Self::GenerationsUsedUp { .. } => AgentErrorKind::Permanent,
+            Self::NeverLinked { .. }
+            | Self::HalfLinked { .. }
+            | Self::Collides { .. }
+            | Self::GenerationsUsedUp { .. } => AgentErrorKind::Permanent,
             Self::AttemptsUsedUp | Self::NoChain => AgentErrorKind::Bug,
         }
     }
@@ -157,11 +176,13 @@ impl UploadError {
             Self::File { source } => source.hint(),
             Self::Store { source, .. } => source.hint(),
             Self::NotWhole { .. } | Self::Gone { .. } => Some(CLEARED_HINT.to_owned()),
+            Self::NeverLinked { .. } => Some(UNLINKED_HINT.to_owned()),
             Self::Truncations { source } => Some(source.hint().unwrap_or_else(|| NEW_BASE_HINT.to_owned())),
             // Without a parent a snapshot is sent whole; an increment is nothing.
             Self::ParentDiffers { .. }
             | Self::Parent { .. }
             | Self::ParentTrashed { .. }
+            | Self::HalfLinked { .. }
             | Self::Collides { .. }
             | Self::GenerationsUsedUp { .. } => Some(NEW_BASE_HINT.to_owned()),
             _ => None,
@@ -182,8 +203,9 @@ impl From<FileError> for UploadError {
 }
 
 impl Context {
-    /// A safe point to stop at.
+    /// A safe point to stop at, and a sign that the work goes on.
     pub(crate) fn check(&self) -> Result<(), UploadError> {
+        self.progress.beat();
         if self.cancel.is_cancelled() { Err(UploadError::Cancelled) } else { Ok(()) }
     }
 }

@@ -36,13 +36,13 @@ impl Meter {
         self.report();
     }
 
-    /// A file is read only to be compared.
+    /// What is read may not count in the end: it is only compared, or has to be sent again.
     pub(super) fn look(&self) -> Look<'_> {
         Look { meter: self, bytes: 0 }
     }
 
-    pub(super) fn file(&self) {
-        self.files_done.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn files(&self, count: u64) {
+        self.files_done.fetch_add(count, Ordering::Relaxed);
         self.report();
     }
 
@@ -67,6 +67,12 @@ impl Look<'_> {
     pub(super) fn bytes(&mut self, count: u64) {
         self.bytes += count;
         self.meter.bytes(count);
+    }
+
+    /// It counts for good, as so many files.
+    pub(super) fn keep(mut self, files: u64) {
+        self.bytes = 0;
+        self.meter.files(files);
     }
 }
 

@@ -20,7 +20,8 @@ mod trash;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use cassy_agent_protocol::{UploadRequest, UploadSummary};
 use cassy_backup_format::{BackupKind, Keys, ObjectKey, SstableEntry};
@@ -40,7 +41,7 @@ use self::sstable::{Done, Job, Work, deal};
 use self::survey::{Survey, survey};
 use self::trash::Relied;
 use crate::context::Context;
-use crate::snapshot::{Amount, Sstables};
+use crate::snapshot::{Amount, LookedAt, Sstables};
 
 /// SSTables that are dealt with at once.
 const IN_FLIGHT: usize = 4;
@@ -88,6 +89,8 @@ struct Upload {
     buffers: Buffers,
     attempts: AtomicU32,
     sent_bytes: AtomicU64,
+    /// Something was sent, or begun, that the manifest does not name.
+    left_orphans: AtomicBool,
 }
 
 /// Objects that a purge has listed, and that are sent again.
@@ -121,16 +124,27 @@ async fn run_on(
     spool_dir: &Path,
     store: Arc<dyn Store>,
 ) -> Result<UploadSummary, UploadError> {
-    if let Some(summary) = earlier::answer(ctx, store.as_ref(), request, spool_dir).await? {
+    run_at(ctx, request, spool_dir, store, LookedAt::at(SystemTime::now())).await
+}
+
+async fn run_at(
+    ctx: &Context,
+    request: &UploadRequest,
+    spool_dir: &Path,
+    store: Arc<dyn Store>,
+    looked_at: LookedAt,
+) -> Result<UploadSummary, UploadError> {
+    let keys = Keys::new(request.cluster_id.clone()).map_err(|source| UploadError::Key { source })?;
+    if let Some(summary) = earlier::answer(ctx, store.as_ref(), &keys, request, spool_dir).await? {
         return Ok(summary);
     }
     if request.kind == BackupKind::Incremental {
-        return run_increment(ctx, request, spool_dir, store).await;
+        return run_increment(ctx, keys, request, spool_dir, store, looked_at).await;
     }
     let parent = Parent::usable(ctx, store.as_ref(), request, spool_dir).await?;
     let relying =
         UploadRequest { parent: request.parent.clone().filter(|_| parent.is_some()), ..request.clone() };
-    let (upload, parent) = Upload::begin(ctx, &relying, spool_dir, store, parent).await?;
+    let (upload, parent) = Upload::begin(ctx, keys, &relying, spool_dir, store, parent, looked_at).await?;
     let upload = Arc::new(upload);
     // On the heap, as it holds the state of several SSTables.
     let outcome = Box::pin(upload.until_nothing_is_trashed(parent)).await?;
@@ -141,12 +155,14 @@ async fn run_on(
 /// What is taken over from the parent cannot be sent again, so one pass has to do.
 async fn run_increment(
     ctx: &Context,
+    keys: Keys,
     request: &UploadRequest,
     spool_dir: &Path,
     store: Arc<dyn Store>,
+    looked_at: LookedAt,
 ) -> Result<UploadSummary, UploadError> {
-    let parent = Parent::required(ctx, store.as_ref(), request, spool_dir).await?;
-    let (upload, parent) = Upload::begin(ctx, request, spool_dir, store, Some(parent)).await?;
+    let parent = Some(Parent::required(ctx, store.as_ref(), request, spool_dir).await?);
+    let (upload, parent) = Upload::begin(ctx, keys, request, spool_dir, store, parent, looked_at).await?;
     let upload = Arc::new(upload);
     let cursor = parent.as_ref().ok_or(UploadError::NoChain)?.cursor()?;
     let feed = Feed::Increment(Box::new(increment::Feed::new(cursor)));
@@ -162,19 +178,21 @@ async fn run_increment(
 impl Upload {
     async fn begin(
         ctx: &Context,
+        keys: Keys,
         request: &UploadRequest,
         spool_dir: &Path,
         store: Arc<dyn Store>,
         parent: Option<Parent>,
+        looked_at: LookedAt,
     ) -> Result<(Self, Option<Parent>), UploadError> {
         // Its own cancellation, as a failure also stops what is under way.
         let ctx = Context { cancel: ctx.cancel.child_token(), progress: ctx.progress.clone() };
         let request = request.clone();
-        let keys = Keys::new(request.cluster_id.clone()).map_err(|source| UploadError::Key { source })?;
         let (ctx, request, survey, increment, parent) = blocking(move || {
             let mut survey = survey(&ctx, &request)?;
             let base = parent.as_ref().filter(|_| request.kind == BackupKind::Incremental);
-            let increment = base.map(|parent| Increment::plan(&ctx, &mut survey, parent)).transpose()?;
+            let increment =
+                base.map(|parent| Increment::plan(&ctx, &mut survey, parent, looked_at)).transpose()?;
             Ok((ctx, request, survey, increment, parent))
         })
         .await?;
@@ -193,6 +211,7 @@ impl Upload {
             buffers: Buffers::default(),
             attempts: AtomicU32::new(0),
             sent_bytes: AtomicU64::new(0),
+            left_orphans: AtomicBool::new(false),
         };
         Ok((upload, parent))
     }
@@ -218,6 +237,7 @@ impl Upload {
             // What this pass has sent is relied on by the next one.
             parent = Some(Parent::own(self.manifest_key(&outcome), outcome.written.spool));
             self.meter.restart();
+            self.left_orphans.store(true, Ordering::Relaxed);
         }
         let key = trashed.iter().next().cloned().expect("each try has found some");
         Err(UploadError::KeepsBeingTrashed { tries: TRASH_TRIES + 1, key })
@@ -325,6 +345,7 @@ impl Upload {
             files: written.footer.files,
             bytes: written.footer.bytes,
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            left_orphans: self.left_orphans.load(Ordering::Relaxed),
             taken: self.increment.as_ref().map_or(0, |_| of_the_node),
             left: self.increment.as_ref().map_or(0, |increment| increment.left),
             tables: self.survey.header.tables.clone(),

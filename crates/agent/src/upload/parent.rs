@@ -7,13 +7,15 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::{ParentManifest, UploadRequest};
-use cassy_backup_format::{BackupKind, Header, ManifestReader, ObjectKey, SstableEntry, TableRef};
-use cassy_store::{Store, StoreError};
+use cassy_backup_format::{
+    BackupKind, Header, ManifestError, ManifestReader, ObjectKey, SstableEntry, TableRef,
+};
+use cassy_store::Store;
 
 use super::error::{UploadError, blocking};
 use super::spool::{SpoolFile, download};
 use crate::context::Context;
-use crate::failure::chain;
+use crate::failure::{chain, is_changed};
 
 /// A manifest that has been fetched and found to be the right one.
 #[derive(Debug)]
@@ -40,28 +42,9 @@ impl Parent {
         spool_dir: &Path,
     ) -> Result<Option<Self>, UploadError> {
         let Some(named) = &request.parent else { return Ok(None) };
-        let fetched = match Self::fetch(ctx, store, named, request, spool_dir).await {
-            Ok(parent) => {
-                blocking(move || {
-                    parent
-                        .lines()?
-                        .try_for_each(|line| {
-                            line.map(drop)
-                                .map_err(|source| UploadError::Parent { key: parent.key.clone(), source })
-                        })
-                        .map(|()| parent)
-                })
-                .await
-            }
-            Err(error) => Err(error),
-        };
-        match fetched {
+        match Self::fetch_whole(ctx, store, named, request, spool_dir).await {
             Ok(parent) => Ok(Some(parent)),
-            Err(
-                error @ (UploadError::ParentDiffers { .. }
-                | UploadError::Parent { .. }
-                | UploadError::Store { source: StoreError::NotFound { .. }, .. }),
-            ) => {
+            Err(error) if is_damage(&error) => {
                 tracing::warn!(
                     error = chain(&error),
                     "the parent manifest is not relied on: everything is sent"
@@ -70,6 +53,21 @@ impl Parent {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn fetch_whole(
+        ctx: &Context,
+        store: &dyn Store,
+        named: &ParentManifest,
+        request: &UploadRequest,
+        spool_dir: &Path,
+    ) -> Result<Self, UploadError> {
+        let parent = Self::fetch(ctx, store, named, request, spool_dir).await?;
+        blocking(move || {
+            parent.lines()?.try_for_each(|line| line.map(drop).map_err(damaged(&parent.key)))?;
+            Ok(parent)
+        })
+        .await
     }
 
     /// The parent of an increment, read to its footer: without it there is none. It is the base, or an increment on
@@ -101,7 +99,7 @@ impl Parent {
             lines.try_for_each(|line| match line {
                 Ok(entry) if entry.corrupt => Err(differs(format!("{} in it is corrupt", entry.name))),
                 Ok(_) => Ok(()),
-                Err(source) => Err(UploadError::Parent { key: parent.key.clone(), source }),
+                Err(error) => Err(damaged(&parent.key)(error)),
             })?;
             Ok(parent)
         })
@@ -157,7 +155,20 @@ impl Parent {
     /// Reads it from its begin.
     pub(super) fn lines(&self) -> Result<ManifestReader<BufReader<File>>, UploadError> {
         let file = BufReader::new(self.spool.open()?);
-        ManifestReader::open(file).map_err(|source| UploadError::Parent { key: self.key.clone(), source })
+        ManifestReader::open(file).map_err(damaged(&self.key))
+    }
+}
+
+fn damaged(key: &ObjectKey) -> impl Fn(ManifestError) -> UploadError {
+    |source| UploadError::Parent { key: key.clone(), source }
+}
+
+/// That of the parent itself; the next try finds the same.
+fn is_damage(error: &UploadError) -> bool {
+    match error {
+        UploadError::ParentDiffers { .. } | UploadError::Parent { .. } => true,
+        UploadError::Store { source, .. } => is_changed(source),
+        _ => false,
     }
 }
 
@@ -228,7 +239,6 @@ impl Cursor {
         if let Some(entry) = self.ahead.take() {
             return Ok(Some(entry));
         }
-        let error = |source| UploadError::Parent { key: self.key.clone(), source };
-        self.lines.next().transpose().map_err(error)
+        self.lines.next().transpose().map_err(damaged(&self.key))
     }
 }

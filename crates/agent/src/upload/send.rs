@@ -8,7 +8,7 @@ use cassy_store::{ObjectWriter, Store, StoreError};
 use tar::{EntryType, Header};
 
 use super::error::{UploadError, blocking};
-use super::meter::Meter;
+use super::meter::{Look, Meter};
 use super::reading::{Buffers, Content, Reading};
 use crate::context::Context;
 use crate::snapshot::SstableFiles;
@@ -23,6 +23,14 @@ const LARGE_BYTES: u64 = 1 << 20;
 /// True for a component that is an object of its own: large, or with a name that no plain tar can hold.
 pub(super) fn is_own_object(name: &str, size: u64) -> bool {
     size >= LARGE_BYTES || name.len() > TAR_NAME_LIMIT_BYTES
+}
+
+/// What becomes one object.
+pub(super) enum Parcel {
+    /// A component as it is.
+    File(String),
+    /// Several, as a tar.
+    Tar(Vec<String>),
 }
 
 /// What sending needs besides the files.
@@ -43,36 +51,52 @@ pub(super) struct Sent {
 }
 
 impl Sender<'_> {
-    /// Sends a file as an object of its own.
-    pub(super) async fn file(
+    /// Sends a parcel as one object.
+    pub(super) async fn parcel(
+        &self,
+        sstable: &Arc<SstableFiles>,
+        parcel: &Parcel,
+        key: ObjectKey,
+    ) -> Result<(Vec<Sent>, ObjectEntry), UploadError> {
+        let mut read = self.meter.look();
+        let (sent, object) = match parcel {
+            Parcel::File(component) => self.file(sstable, component, key, &mut read).await?,
+            Parcel::Tar(components) => self.tar(sstable, components, key, &mut read).await?,
+        };
+        read.keep(sent.len() as u64);
+        Ok((sent, object))
+    }
+
+    async fn file(
         &self,
         sstable: &Arc<SstableFiles>,
         component: &str,
         key: ObjectKey,
-    ) -> Result<(Sent, ObjectEntry), UploadError> {
+        read: &mut Look<'_>,
+    ) -> Result<(Vec<Sent>, ObjectEntry), UploadError> {
         let reading = self.open(sstable, component).await?;
         let mut object = Object::begin(self.store, key, reading.size(), Hash::OfContent).await?;
-        let content = match self.stream(sstable, component, reading, &mut object).await {
+        let content = match self.stream(sstable, component, reading, &mut object, read).await {
             Ok(content) => content,
             Err(error) => return Err(object.give_up(error).await),
         };
         let blake3 = content.blake3.clone();
         let sent = Sent { component: component.to_owned(), content, offset: 0 };
-        Ok((sent, object.finish(Some(blake3)).await?))
+        Ok((vec![sent], object.finish(Some(blake3)).await?))
     }
 
-    /// Sends files as one tar.
-    pub(super) async fn tar(
+    async fn tar(
         &self,
         sstable: &Arc<SstableFiles>,
         components: &[String],
         key: ObjectKey,
+        read: &mut Look<'_>,
     ) -> Result<(Vec<Sent>, ObjectEntry), UploadError> {
         let files = components.iter().filter_map(|component| sstable.files.get(component));
         let hint = files.map(|file| BLOCK_BYTES + file.size.next_multiple_of(BLOCK_BYTES)).sum::<u64>();
         let mut object =
             Object::begin(self.store, key, hint + 2 * BLOCK_BYTES, Hash::Own(Box::default())).await?;
-        match self.members(sstable, components, &mut object).await {
+        match self.members(sstable, components, &mut object, read).await {
             Ok(sent) => Ok((sent, object.finish(None).await?)),
             Err(error) => Err(object.give_up(error).await),
         }
@@ -83,13 +107,14 @@ impl Sender<'_> {
         sstable: &Arc<SstableFiles>,
         components: &[String],
         object: &mut Object,
+        read: &mut Look<'_>,
     ) -> Result<Vec<Sent>, UploadError> {
         let mut sent = Vec::with_capacity(components.len());
         for component in components {
             let reading = self.open(sstable, component).await?;
             object.write(header(&sstable.file_name(component), &reading)).await?;
             let offset = object.bytes;
-            let content = self.stream(sstable, component, reading, object).await?;
+            let content = self.stream(sstable, component, reading, object, read).await?;
             let padding = object.bytes.next_multiple_of(BLOCK_BYTES) - object.bytes;
             object.write(zeros(padding)).await?;
             sent.push(Sent { component: component.clone(), content, offset });
@@ -109,6 +134,7 @@ impl Sender<'_> {
         component: &str,
         mut reading: Reading,
         object: &mut Object,
+        read: &mut Look<'_>,
     ) -> Result<Content, UploadError> {
         loop {
             self.ctx.check()?;
@@ -119,13 +145,11 @@ impl Sender<'_> {
             })
             .await?;
             let Some(piece) = piece else { break };
-            self.meter.bytes(piece.len() as u64);
+            read.bytes(piece.len() as u64);
             object.write(piece).await?;
         }
         let (sstable, component) = (Arc::clone(sstable), component.to_owned());
-        let content = blocking(move || Ok(reading.finish(&sstable, &component)?)).await?;
-        self.meter.file();
-        Ok(content)
+        blocking(move || Ok(reading.finish(&sstable, &component)?)).await
     }
 }
 

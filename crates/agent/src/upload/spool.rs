@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use cassy_backup_format::ObjectKey;
-use cassy_store::Store;
+use cassy_store::{Store, StoreError};
 use futures::TryStreamExt;
 
 use super::error::{UploadError, blocking};
@@ -91,16 +91,25 @@ pub(crate) async fn download(
     spool_dir: &Path,
     purpose: &str,
 ) -> Result<(SpoolFile, String), UploadError> {
+    download_within(DOWNLOAD_LIMIT_BYTES, ctx, store, key, spool_dir, purpose).await
+}
+
+pub(super) async fn download_within(
+    limit_bytes: u64,
+    ctx: &Context,
+    store: &dyn Store,
+    key: &ObjectKey,
+    spool_dir: &Path,
+    purpose: &str,
+) -> Result<(SpoolFile, String), UploadError> {
     let failed = |source| UploadError::Store { what: "download", source };
     let (mut spool, file) = SpoolFile::create(spool_dir, purpose)?;
     let mut file = Hashing::new(BufWriter::new(file));
     let mut pieces = store.read(key, None).await.map_err(failed)?;
     while let Some(piece) = pieces.try_next().await.map_err(failed)? {
         ctx.check()?;
-        if file.bytes() + piece.len() as u64 > DOWNLOAD_LIMIT_BYTES {
-            let source =
-                cassy_store::StoreError::TooLarge { key: key.clone(), limit_bytes: DOWNLOAD_LIMIT_BYTES };
-            return Err(failed(source));
+        if file.bytes() + piece.len() as u64 > limit_bytes {
+            return Err(failed(StoreError::TooLarge { key: key.clone(), limit_bytes }));
         }
         (file, spool) = blocking(move || match file.write_all(&piece) {
             Ok(()) => Ok((file, spool)),

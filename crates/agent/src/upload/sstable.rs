@@ -3,18 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use cassy_agent_protocol::AgentErrorKind;
 use cassy_backup_format::{Attempt, FileEntry, ObjectEntry, ObjectKey, SstableEntry, TableRef};
 use cassy_sstable::{DATA_COMPONENT, Digest, DigestError};
+use tokio::time::sleep;
 
 use super::choice::{Chooser, Reused};
 use super::error::{UploadError, blocking};
 use super::parent::Candidate;
 use super::reading::Content;
-use super::send::{Sender, is_own_object};
+use super::send::{Parcel, Sender, Sent, is_own_object};
 use super::{Trashed, Upload};
 use crate::failure::chain;
 use crate::snapshot::SstableFiles;
+
+/// Between two tries of one object.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
 
 /// An SSTable of the snapshot, and what the parent has of it.
 pub(super) struct Job {
@@ -85,38 +97,60 @@ async fn send(
     let missing = sstable.files.iter().filter(|(component, _)| !line.files.contains_key(*component));
     let (large, small): (Vec<_>, Vec<_>) =
         missing.partition(|(component, stat)| is_own_object(&sstable.file_name(component), stat.size));
-    if large.is_empty() && small.is_empty() {
+    let mut parcels: Vec<_> =
+        large.into_iter().map(|(component, _)| Parcel::File(component.clone())).collect();
+    if !small.is_empty() {
+        parcels.push(Parcel::Tar(small.into_iter().map(|(component, _)| component.clone()).collect()));
+    }
+    if parcels.is_empty() {
         return Ok(());
     }
     let attempt = upload.next_attempt()?;
-    upload.ctx.check()?;
-    let Upload { ctx, meter, buffers, .. } = upload;
-    let sender = Sender { ctx, store: upload.store.as_ref(), meter, buffers };
-    let (host, index) = (&upload.request.host_id, sstable.index());
-    for (component, _) in large {
-        let file = sstable.file_name(component);
-        let key = upload.keys.component(host, table, index, &sstable.name, attempt, &file);
-        let (sent, object) = sender.file(sstable, component, key.map_err(no_key)?).await?;
-        upload.count_sent(sent.content.stat.size);
+    for parcel in parcels {
+        let (members, object) = send_parcel(upload, table, sstable, &parcel, attempt).await?;
         let number = line.object(object);
-        line.files.insert(sent.component, (sent.content, number, sent.offset));
-    }
-    if small.is_empty() {
-        return Ok(());
-    }
-    let components: Vec<String> = small.into_iter().map(|(component, _)| component.clone()).collect();
-    let key = upload.keys.small_tar(host, table, index, &sstable.name, attempt).map_err(no_key)?;
-    let (members, object) = sender.tar(sstable, &components, key).await?;
-    let number = line.object(object);
-    for sent in members {
-        upload.count_sent(sent.content.stat.size);
-        line.files.insert(sent.component, (sent.content, number, sent.offset));
+        for sent in members {
+            upload.count_sent(sent.content.stat.size);
+            line.files.insert(sent.component, (sent.content, number, sent.offset));
+        }
     }
     Ok(())
 }
 
-fn no_key(source: cassy_backup_format::KeyError) -> UploadError {
-    UploadError::Key { source }
+/// Sends it; again, under another key, when the store fails and may be better in a moment: what else was sent in hours
+/// is not lost by that.
+async fn send_parcel(
+    upload: &Upload,
+    table: &TableRef,
+    sstable: &Arc<SstableFiles>,
+    parcel: &Parcel,
+    mut attempt: Attempt,
+) -> Result<(Vec<Sent>, ObjectEntry), UploadError> {
+    let Upload { ctx, meter, buffers, keys, .. } = upload;
+    let sender = Sender { ctx, store: upload.store.as_ref(), meter, buffers };
+    let (host, index, name) = (&upload.request.host_id, sstable.index(), &sstable.name);
+    let mut pauses = PAUSES.iter();
+    loop {
+        ctx.check()?;
+        let key = match parcel {
+            Parcel::File(component) => {
+                keys.component(host, table, index, name, attempt, &sstable.file_name(component))
+            }
+            Parcel::Tar(_) => keys.small_tar(host, table, index, name, attempt),
+        };
+        let key = key.map_err(|source| UploadError::Key { source })?;
+        let error = match sender.parcel(sstable, parcel, key).await {
+            Err(error @ UploadError::Store { .. }) if error.kind() == AgentErrorKind::Transient => error,
+            outcome => return outcome,
+        };
+        let Some(pause) = pauses.next() else { return Err(error) };
+        tracing::warn!(error = chain(&error), ?pause, "the store failed; trying again");
+        upload.left_orphans.store(true, Ordering::Relaxed);
+        tokio::select! {
+            () = ctx.cancel.cancelled() => return Err(UploadError::Cancelled),
+            () = sleep(*pause) => attempt = upload.next_attempt()?,
+        }
+    }
 }
 
 impl Upload {

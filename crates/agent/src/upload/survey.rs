@@ -51,7 +51,7 @@ pub(super) fn survey(ctx: &Context, request: &UploadRequest) -> Result<Survey, U
         snapshot.renumber(&directories);
         let mut content = snapshot.read()?;
         let cql = content.schema.take();
-        let (amount, problems) = snapshot::examine(content)?;
+        let (amount, problems) = snapshot::examine(&ctx.progress, content)?;
         if problems.is_empty() {
             schema.extend(cql.map(|cql| table_schema(&snapshot, &cql)));
             tables.push(Surveyed { snapshot, amount });

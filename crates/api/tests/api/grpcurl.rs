@@ -450,7 +450,8 @@ async fn defaults_can_be_asked_for() {
               "bytes_total": "0",
               "job_id": "0192f0c1-9999-7a4b-8c5d-6e7f8091a2b3"
             }
-          ]
+          ],
+          "truncated": false
         }
     "#]]
     .assert_eq(&String::from_utf8_lossy(&output.stdout));

@@ -126,11 +126,12 @@ async fn a_client_that_does_not_take_its_answer_is_disconnected() {
 }
 
 #[tokio::test]
-async fn a_large_answer_is_taken_by_who_wants_it() {
+async fn a_listing_that_is_too_large_for_clients_says_so() {
     let server = Server::start().await;
     server.played.plays(Part::AnswerMuch);
     let answer = server.client().await.list_backups(listing()).await.unwrap();
-    assert_eq!(answer.into_inner().entries.len(), 20_000);
+    let answer = answer.into_inner();
+    assert!(answer.truncated && answer.entries.len() < 20_000, "{}", answer.entries.len());
 }
 
 #[tokio::test]

@@ -105,9 +105,10 @@ fn names_and_numbers() {
         ClusterListingResponse: 1 repeated .rpc.ClusterListingResponse.Entry entries
         ClusterListingResponse.Entry: 1 string cluster_id, 2 string cluster_name, 3 repeated string target_ips, 4 repeated string keyspaces, 5 string data_dir, 6 uint64 created_at, 7 uint64 updated_at
         BackupListingRequest: 1 string cluster_id, 2 string target_ip, 3 int32 limit, 4 string snapshot_id
-        BackupListingResponse: 1 repeated .rpc.BackupListingResponse.Entry entries
+        BackupListingResponse: 1 repeated .rpc.BackupListingResponse.Entry entries, 100 bool truncated
         BackupListingResponse.PausedInstance: 1 string instance, 2 uint64 paused_after_ms
-        BackupListingResponse.Pause: 1 uint64 started_at, 2 uint64 ended_at, 3 string slowest_node, 4 uint64 slowest_snapshot_ms, 5 repeated .rpc.BackupListingResponse.PausedInstance instances
+        BackupListingResponse.Undelivered: 1 string target_ip, 2 uint64 hint_files, 3 uint64 dropped_writes
+        BackupListingResponse.Pause: 1 uint64 started_at, 2 uint64 ended_at, 3 string slowest_node, 4 uint64 slowest_snapshot_ms, 5 repeated .rpc.BackupListingResponse.PausedInstance instances, 6 repeated .rpc.BackupListingResponse.Undelivered undelivered
         BackupListingResponse.Entry: 1 string cluster_id, 2 string target_ip, 3 string snapshot_id, 4 uint64 created_at, 5 uint64 updated_at, 6 uint32 backup_type, 7 .rpc.OperationStatus status, 100 string message, 101 uint64 bytes_done, 102 uint64 bytes_total, 103 .rpc.BackupListingResponse.Pause pause, 104 string job_id
         BackupRequest: 1 string cluster_id, 2 repeated string target_ips, 3 string snapshot_id, 4 uint32 backup_type, 100 bool keep_unproven, 101 string idempotency_key
         BackupResponse: 1 .rpc.OperationStatus status, 2 string cluster_id, 3 repeated string target_ips, 4 string snapshot_id, 5 uint64 created_at, 6 uint32 backup_type, 100 string message, 101 string job_id
@@ -115,7 +116,7 @@ fn names_and_numbers() {
         RestoreRequest.SourceOfEntry: 1 string key, 2 string value
         RestoreResponse: 1 .rpc.OperationStatus status, 2 string cluster_id, 3 repeated string target_ips, 4 string snapshot_id, 5 uint32 restore_type, 6 bool snapshot_only, 100 string message, 101 string job_id
         RestoreStatusListingRequest: 1 string cluster_id, 2 string target_ip, 3 string snapshot_id, 4 int32 limit
-        RestoreStatusListingResponse: 1 string cluster_id, 3 repeated .rpc.RestoreStatusListingResponse.Entry entries
+        RestoreStatusListingResponse: 1 string cluster_id, 3 repeated .rpc.RestoreStatusListingResponse.Entry entries, 100 bool truncated
         RestoreStatusListingResponse.Entry: 1 string target_ip, 2 string snapshot_id, 3 uint64 created_at, 4 uint64 updated_at, 5 uint32 restore_type, 6 .rpc.OperationStatus status, 100 string message, 101 uint64 bytes_done, 102 uint64 bytes_total, 103 string job_id
         CancelJobRequest: 1 string job_id, 2 string snapshot_id
         CancelJobResponse: 1 .rpc.OperationStatus status, 2 string job_id, 3 string snapshot_id, 4 string message, 5 repeated .rpc.CancelJobResponse.Node nodes

@@ -56,6 +56,40 @@ fn an_address_that_is_there_twice_is_refused() {
 }
 
 #[test]
+fn a_node_that_is_there_twice_under_two_addresses_is_refused() {
+    let mut manifest = cluster_manifest();
+    let other = NodeManifestRef { address: "10.0.0.99".to_owned(), ..manifest.nodes[0].clone() };
+    manifest.nodes.push(other);
+    let text = serde_json::to_string(&manifest).unwrap();
+    for refused in [manifest.to_json().unwrap_err(), ClusterManifest::from_json(text.as_bytes()).unwrap_err()]
+    {
+        assert!(explain(&refused).contains(&format!("node {HOST} is there twice")), "{refused}");
+    }
+}
+
+#[test]
+fn a_cluster_whose_id_makes_no_key_has_no_manifest() {
+    let mut manifest = cluster_manifest();
+    manifest.cluster_id = "水".repeat(100).parse().unwrap();
+    let text = serde_json::to_string(&manifest).unwrap();
+    for refused in [manifest.to_json().unwrap_err(), ClusterManifest::from_json(text.as_bytes()).unwrap_err()]
+    {
+        assert!(explain(&refused).contains("more than 255 bytes when percent-encoded"), "{refused}");
+    }
+}
+
+#[test]
+fn a_line_that_nobody_could_read_again_is_not_written() {
+    let mut header = header();
+    header.schema[0].cql = " ".repeat(LINE_LIMIT_BYTES);
+    let refused = ManifestWriter::new(Vec::new(), &header).err().unwrap();
+    assert!(
+        matches!(refused, ManifestError::TooLarge { what: "a line", limit_bytes: LINE_LIMIT_BYTES }),
+        "{refused}"
+    );
+}
+
+#[test]
 fn names_that_look_alike_are_kept_apart() {
     let names =
         ["Ks", "ks", "caf\u{e9}", "cafe\u{301}", "a,b", "a%2Cb", "snapshots", "Snapshots", "-x", "backups"];

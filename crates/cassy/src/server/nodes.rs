@@ -10,6 +10,7 @@ use cassy_cassandra::{Keyspaces, NodeSession, OperationMode, SnapshotTag};
 use cassy_control::chain;
 use cassy_control::nodes::{
     Agent, Cassandra, ClientActivity, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
+    Undelivered,
 };
 use cassy_ssh::{AgentCallError, AgentHandle, Class, Ssh, SshError};
 use tokio::sync::{Mutex, watch};
@@ -167,6 +168,11 @@ impl Cassandra for RemoteCassandra {
         self.session.system_writes(tables).await.map_err(|error| jmx::node_error(&error))
     }
 
+    async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
+        let known = self.session.undelivered().await.map_err(|error| jmx::node_error(&error))?;
+        Ok(Undelivered { hint_files: known.hint_files, dropped_writes: known.dropped_writes })
+    }
+
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {
         self.session.write_timeout().await.map_err(|error| jmx::node_error(&error))
     }
@@ -217,6 +223,7 @@ async fn describe(session: &mut NodeSession) -> Result<NodeDescription, cassy_ca
         keyspaces: session.keyspaces().await?,
         data_directories: session.data_file_locations().await?,
         incremental_backups: session.incremental_backups_enabled().await?,
+        uptime: session.uptime().await?,
         tokens,
         datacenter,
         rack,

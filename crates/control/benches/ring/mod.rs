@@ -10,6 +10,7 @@ use cassy_agent_protocol::{NodeFacts, Reply, Request, ServerHello, UploadSummary
 use cassy_backup_format::{ConfigurationFacts, HostId, Keys};
 use cassy_control::nodes::{
     Agent, Cassandra, ClientActivity, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
+    Undelivered,
 };
 
 /// The machine beside the figures: BLAKE3 of 256 MiB on one processor.
@@ -51,6 +52,7 @@ impl Ring {
             keyspaces: vec!["system".to_owned(), "ks".to_owned()],
             data_directories: vec!["/var/lib/cassandra/data".to_owned()],
             incremental_backups: true,
+            uptime: Duration::from_secs(3600),
             tokens: (0..16).map(|token: i64| (token << 55).to_string()).collect(),
             datacenter: "dc1".to_owned(),
             rack: "rack1".to_owned(),
@@ -114,6 +116,7 @@ impl Agent for Node {
                     files: 0,
                     bytes: 0,
                     sent_bytes: 0,
+                    left_orphans: false,
                     taken: 0,
                     left: 0,
                     tables: Vec::new(),
@@ -163,6 +166,10 @@ impl Cassandra for Node {
 
     async fn system_writes(&mut self, _tables: &[(String, String)]) -> Result<u64, NodeError> {
         Ok(0)
+    }
+
+    async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
+        Ok(Undelivered { hint_files: Some(0), dropped_writes: 0 })
     }
 
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {

@@ -113,3 +113,15 @@ pub struct HistoryEntry {
     /// Why it failed, or what it did.
     pub message: String,
 }
+
+/// So many names are told.
+const TOLD: usize = 10;
+
+/// The names, or the first of them.
+pub(crate) fn listed(items: &[String]) -> String {
+    let mut text = items.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", ");
+    if items.len() > TOLD {
+        text.push_str(&format!(" and {} more", items.len() - TOLD));
+    }
+    text
+}

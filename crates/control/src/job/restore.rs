@@ -9,7 +9,7 @@ use cassy_agent_protocol::{MovedAside, ParentManifest, RestorePlan, RestoreSumma
 use cassy_backup_format::{BackupId, ClusterId, HostId};
 use serde::{Deserialize, Serialize};
 
-use super::{Cancellation, Failure, HistoryEntry, Nodes, Outcome, Refusal};
+use super::{Cancellation, Failure, HistoryEntry, Nodes, Outcome, Refusal, listed};
 use crate::operations::Status;
 
 /// Stored before it starts; every stage may be performed twice.
@@ -254,6 +254,7 @@ impl RestoreJob {
         if self.nodes.values().any(|n| n.restored.is_none() && n.failure.is_none()) {
             return (self, Vec::new());
         }
+        self.warn_of_a_mixture();
         let failed = self.nodes.values().any(|n| n.failure.is_some());
         self.outcome = Some(if failed { Outcome::Failed } else { Outcome::Completed });
         self.stage = RestoreStage::Finished;
@@ -305,10 +306,28 @@ impl RestoreJob {
             return (self, vec![RestoreEffect::Undo(target)]);
         }
         let left = format!(
-            "what was staged could not be removed, and Cassandra does not start until the same restore is called again: {}",
+            "what was staged could not be removed, and Cassandra does not start until the same restore is called again \
+             (which can be cancelled as well): {}",
             failure.text()
         );
         self.undone(&target, Some(left))
+    }
+
+    /// Of a whole cluster that was cancelled halfway, some nodes are of the backup's instant, and others are not.
+    fn warn_of_a_mixture(&mut self) {
+        let done = self.nodes.iter().filter(|(_, node)| node.restored.is_some());
+        let done: Vec<_> = done.map(|(target, _)| target.clone()).collect();
+        if self.cancelled.is_none() || !self.whole_cluster || done.is_empty() {
+            return;
+        }
+        let hint = format!(
+            "start no node of the cluster: {} are of the instant of the backup already and the others are not; call the \
+             same restore again, or see to them by hand",
+            listed(&done)
+        );
+        for failure in self.nodes.values_mut().filter_map(|node| Arc::make_mut(node).failure.as_mut()) {
+            failure.hint = Some(hint.clone());
+        }
     }
 
     fn undone(mut self, target: &str, left: Option<String>) -> (Self, Vec<RestoreEffect>) {

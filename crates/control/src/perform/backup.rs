@@ -142,9 +142,8 @@ impl BackupPerformer {
                 self.links.close_one(target).await;
                 Ok(NodeDone::Cleared(left))
             }
-            BackupStage::List => {
-                self.links.cut.unless(Box::pin(self.limited(stage, target, PREPARE_LIMIT, work))).await
-            }
+            // The agent says how far it is, however long a cold disk takes.
+            BackupStage::List => self.links.cut.unless(Box::pin(work)).await,
             BackupStage::Flush => {
                 self.links.cut.unless(Box::pin(self.limited(stage, target, CASSANDRA_LIMIT, work))).await
             }
@@ -178,11 +177,11 @@ impl BackupPerformer {
             other => return Err(unexpected(target, &other)),
         };
         // `nodetool disablebackup` is stronger than the file.
-        configuration.incremental_backups = Some(described.incremental_backups);
+        let configured = configuration.incremental_backups.replace(described.incremental_backups);
         self.check_store(job, link).await?;
         self.clear_leftovers(job, target, &described, link, &mut *cassandra).await?;
         if let Some(base) = job.base {
-            increments::check(self, job, target, &described, link, base).await?;
+            increments::check(self, job, target, &described, configured, link, base).await?;
         }
         Ok(NodeDone::Prepared(Box::new(BackupNodeFacts {
             host_id: described.host_id,
@@ -461,6 +460,7 @@ mod tests {
             files: 1,
             bytes: 1,
             sent_bytes: 1,
+            left_orphans: false,
             tables: Vec::new(),
             corrupt: Vec::new(),
             taken: 0,

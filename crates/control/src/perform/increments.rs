@@ -3,21 +3,20 @@
 use cassy_backup_format::{
     BackupId, BackupKind, Header, HostId, Keys, ManifestReader, NodeManifestName, ObjectKey,
 };
-use cassy_catalog::HistorySelector;
+use cassy_catalog::{CatalogError, HistoryEntry, HistorySelector};
 use cassy_store::{Store, StoreError};
 use futures::TryStreamExt;
 
 use super::backup::BackupPerformer;
 use super::{chain, permanent, store_error};
-use crate::job::BackupJob;
+use crate::job::{BackupJob, RestoreJob};
 use crate::link::Link;
 use crate::nodes::{NodeDescription, NodeError, NodeErrorKind};
 use crate::operations::Status;
+use crate::runner::decode;
 
 /// The header of a manifest is one line; no reader takes a longer one.
 const HEADER_LIMIT_BYTES: usize = 64 << 20;
-/// Of a node's restores, the newest first: those that failed do not count.
-const RESTORES_LOOKED_AT: u32 = 100;
 const NEW_BASE: &str = "take a node backup (backup_type 2), and increments on that";
 
 /// A node's whole manifests, as the store lists them: of corrupt ones there is no base and no parent.
@@ -90,6 +89,7 @@ pub(super) async fn check(
     job: &BackupJob,
     target: &str,
     described: &NodeDescription,
+    configured: Option<bool>,
     link: &Link,
     base: BackupId,
 ) -> Result<(), NodeError> {
@@ -119,13 +119,9 @@ pub(super) async fn check(
         let reason = format!("Cassandra's incremental backups were off when the snapshot {base} was taken");
         return Err(refused(reason, NEW_BASE));
     }
-    if let Some(chain_end) = manifests.end_of_chain(base)
-        && let Some(restored) = restored_since(performer, job, target, chain_end).await?
+    if let Some((parent, key)) = manifests.end_of_chain(base)
+        && let Some(reason) = performer.broken_since(parent, key, target, described, configured).await?
     {
-        let reason = format!(
-            "it was restored to the snapshot {restored} after the last backup on {base}, and an increment on that would have rows \
-             that the node does not have"
-        );
         return Err(refused(reason, NEW_BASE));
     }
     let list = keys.superseded(&host_id, &base);
@@ -137,26 +133,62 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// The snapshot of the newest restore of this node that is newer than this manifest. What it brought back may be older
-/// than the chain, or a part of it; the chain's next increment would have all of the chain nevertheless.
-async fn restored_since(
-    performer: &BackupPerformer,
-    job: &BackupJob,
-    target: &str,
-    (_, chain_end): (BackupId, &ObjectKey),
-) -> Result<Option<String>, NodeError> {
-    let selector = HistorySelector {
-        cluster_id: Some(job.cluster_id.to_string()),
-        target_ip: Some(target.to_owned()),
-        limit: Some(RESTORES_LOOKED_AT),
-        ..HistorySelector::default()
-    };
-    let listed = performer.catalog.restores(&selector).await;
-    let listed = listed.map_err(|error| NodeError::new(NodeErrorKind::Transient, chain(&error)))?;
-    let restored = listed.into_iter().find(|entry| entry.status != Status::Failed as u8);
-    let Some(restored) = restored else { return Ok(None) };
-    let taken_ms = header(&*performer.store, chain_end).await?.created_at_ms;
-    Ok((restored.updated_at >= taken_ms).then_some(restored.snapshot_id))
+impl BackupPerformer {
+    /// Why what lies in `backups/` does not continue this backup of the node, which has this manifest.
+    async fn broken_since(
+        &self,
+        parent: BackupId,
+        key: &ObjectKey,
+        target: &str,
+        described: &NodeDescription,
+        configured: Option<bool>,
+    ) -> Result<Option<String>, NodeError> {
+        let parent_at = parent.created_at_ms();
+        let started_at =
+            self.clock.now_ms() - i64::try_from(described.uptime.as_millis()).unwrap_or(i64::MAX);
+        if configured == Some(false) && started_at > parent_at {
+            return Ok(Some(format!(
+                "Cassandra was started after the backup {parent}, and its cassandra.yaml switches incremental backups off \
+                 at each start (incremental_backups: false)"
+            )));
+        }
+        let Some(last) = self.last_restore(target).await?.filter(|last| last.created_at >= parent_at) else {
+            return Ok(None);
+        };
+        let is_parent = self.restored_manifest(&last, target).await?.as_ref() == Some(key);
+        Ok((!is_parent).then(|| {
+            format!(
+                "the snapshot {} was restored to it after the backup {parent}, which an increment would continue",
+                last.snapshot_id
+            )
+        }))
+    }
+
+    async fn last_restore(&self, target: &str) -> Result<Option<HistoryEntry>, NodeError> {
+        let selector =
+            HistorySelector { target_ip: Some(target.to_owned()), limit: Some(1), ..Default::default() };
+        let restores = self.catalog.restores(&selector).await;
+        Ok(restores.map_err(|e| unavailable(&e))?.into_iter().next())
+    }
+
+    /// What the node has had since, wholly.
+    async fn restored_manifest(
+        &self,
+        restore: &HistoryEntry,
+        target: &str,
+    ) -> Result<Option<ObjectKey>, NodeError> {
+        let Some(job_id) = restore.job_id.as_deref().filter(|_| restore.status == Status::Completed as u8)
+        else {
+            return Ok(None);
+        };
+        let stored = self.catalog.job(job_id).await.map_err(|e| unavailable(&e))?;
+        let job = stored.and_then(|stored| decode::<RestoreJob>(&stored).ok());
+        Ok(job.and_then(|job| Some(job.nodes.get(target)?.manifest.key.clone())))
+    }
+}
+
+fn unavailable(error: &CatalogError) -> NodeError {
+    NodeError::new(NodeErrorKind::Transient, chain(error))
 }
 
 async fn exists(store: &dyn Store, key: &ObjectKey) -> Result<bool, StoreError> {

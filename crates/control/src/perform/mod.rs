@@ -70,23 +70,14 @@ impl Links {
     }
 }
 
-/// So many names are told.
-const TOLD: usize = 10;
-
-fn listed(items: &[String]) -> String {
-    let mut text = items.iter().take(TOLD).cloned().collect::<Vec<_>>().join(", ");
-    if items.len() > TOLD {
-        text.push_str(&format!(" and {} more", items.len() - TOLD));
-    }
-    text
-}
-
 fn permanent(message: impl Into<String>) -> NodeError {
     NodeError::new(NodeErrorKind::Permanent, message)
 }
 
 fn unexpected(address: &str, reply: &cassy_agent_protocol::Reply) -> NodeError {
-    permanent(format!("{address}: the agent gave an answer of another kind: {reply:?}"))
+    let mut shown = format!("{reply:?}");
+    shown.truncate(shown.floor_char_boundary(200));
+    permanent(format!("{address}: the agent gave an answer of another kind: {shown}"))
 }
 
 fn store_error(error: &StoreError) -> NodeError {

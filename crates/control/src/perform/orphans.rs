@@ -41,8 +41,12 @@ impl Orphans<'_> {
         if dead.is_empty() {
             return Ok(());
         }
-        let own = node.uploaded.as_ref().map(|summary| &summary.manifest);
-        self.delete_unnamed(&host_id, own, &dead).await?;
+        // Of the session that stored the manifest, and of no other, the manifest may name everything.
+        let is_clean = node.uploaded.as_ref().is_some_and(|summary| !summary.left_orphans);
+        if !is_clean || open.len() > 1 {
+            let own = node.uploaded.as_ref().map(|summary| &summary.manifest);
+            self.delete_unnamed(&host_id, own, &dead).await?;
+        }
         for session in &open {
             let closed = self.catalog.close_upload_session(self.epoch, &session.session_id).await;
             closed.map_err(|e| transient(&e))?;

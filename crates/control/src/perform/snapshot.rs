@@ -9,9 +9,10 @@ use cassy_agent_protocol::{CheckSnapshotRequest, Reply, Request};
 
 use super::backup::{facts, node};
 use super::clear::{forget, sweep};
-use super::{listed, permanent, unexpected};
+use super::{permanent, unexpected};
 use crate::job::BackupJob;
 use crate::job::backup::{BackupNodeFacts, NodeDone};
+use crate::job::listed;
 use crate::link::Link;
 use crate::nodes::{Cassandra, NodeError};
 
@@ -154,8 +155,7 @@ async fn broken(
 }
 
 fn not_whole(target: &str, broken: &[String]) -> NodeError {
-    let hint =
-        "Cassandra's log says why it skipped a table; what does not belong into its directories has to go.";
+    let hint = "Cassandra's log says why it skipped a table; what is named as no component of an SSTable is not Cassandra's: move it elsewhere.";
     let error = permanent(format!("{target}: the snapshot is not whole: {}", listed(broken)));
     NodeError { hint: Some(hint.to_owned()), ..error }
 }

@@ -11,7 +11,7 @@ pub(crate) mod store;
 use std::collections::BTreeMap;
 use std::panic::panic_any;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use cassy_backup_format::{ConfigurationFacts, Header, HostId, Keys, ManifestWrit
 use cassy_catalog::{Catalog, Lease, MetadataUrl, SERVER_LEASE};
 use cassy_control::nodes::{
     Agent, Cassandra, ClientActivity, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
+    Undelivered,
 };
 use cassy_control::{
     BackupRequest, BackupType, HistorySelector, Operations, RestoreRequest, RestoreType, Service,
@@ -69,6 +70,10 @@ pub(crate) struct Ring {
     pub(crate) cluster: usize,
     /// What its clients do.
     pub(crate) activity: Mutex<Activity>,
+    pub(crate) hint_files: AtomicU64,
+    pub(crate) uptime: Mutex<Duration>,
+    /// What cassandra.yaml says of incremental backups.
+    pub(crate) configured: Mutex<Option<bool>>,
     /// Of each upload, the key of its parent.
     pub(crate) parents: Mutex<Vec<Option<String>>>,
     /// What each upload says of its SSTables.
@@ -289,7 +294,10 @@ impl Agent for FakeAgent {
         let reply = match request {
             Request::Inspect(_) => Reply::Inspected(Box::new(NodeFacts {
                 pid: Some(1),
-                configuration: configuration(),
+                configuration: ConfigurationFacts {
+                    incremental_backups: *self.0.configured.lock().unwrap(),
+                    ..configuration()
+                },
                 free_bytes: vec![1 << 40],
             })),
             Request::ListSuperseded(_) => Reply::Superseded { files: 0 },
@@ -371,6 +379,7 @@ impl FakeAgent {
             files: 0,
             bytes: 0,
             sent_bytes: 7,
+            left_orphans: false,
             taken: 0,
             left: 0,
             tables: request.snapshot.tables.iter().map(schema::table).collect(),
@@ -402,6 +411,7 @@ impl Cassandra for FakeCassandra {
             keyspaces: self.0.schema.lock().unwrap().keyspaces(),
             data_directories: vec!["/data".to_owned()],
             incremental_backups: !self.0.incremental_backups_off.load(Ordering::SeqCst),
+            uptime: *self.0.uptime.lock().unwrap(),
             tokens: vec!["0".to_owned()],
             datacenter: "dc1".to_owned(),
             rack: "rack1".to_owned(),
@@ -432,6 +442,10 @@ impl Cassandra for FakeCassandra {
     async fn system_writes(&mut self, tables: &[(String, String)]) -> Result<u64, NodeError> {
         assert_eq!(tables, self.0.schema.lock().unwrap().0);
         Ok(self.0.activity.lock().unwrap().system_writes)
+    }
+
+    async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
+        Ok(Undelivered { hint_files: Some(self.0.hint_files.load(Ordering::Relaxed)), dropped_writes: 7 })
     }
 
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use cassy_agent_protocol::{RestorePlan, RestoreRequest};
 
@@ -199,6 +200,39 @@ async fn half_of_the_data_before_is_never_started() {
     node.run(&request(&backup, &node, "job-2").await).await.unwrap_err();
     assert!(node.is_marked());
     nothing_is_lost(&node, &before);
+}
+
+/// The first call was killed between the data and the commit log, and the second one is not to move anything.
+#[tokio::test]
+async fn a_commit_log_that_was_not_moved_yet_is_not_removed() {
+    let (backup, node) = (Backup::whole().await, full_node());
+    let segment = node.path("commitlog/CommitLog-7-1.log");
+    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::options().write(true).open(&segment).unwrap().set_modified(an_hour_ago).unwrap();
+    let before = everything(&node);
+    let aside = request(&backup, &node, JOB).await;
+    let mut change = 0;
+    while !node.path(&format!("data2/moved-aside-{JOB}/backups/ks")).exists() {
+        assert!(node.run_killed(&aside, change).await, "killed while it moves");
+        change += 1;
+    }
+    assert!(segment.exists());
+    // Beside it lies what a start has left that the sentinel refused.
+    let refused = node.path("commitlog/CommitLog-7-2.log");
+    fs::write(&refused, "x").unwrap();
+    let without = backup.request(&node).await;
+    let plan = planned(&node, &without).await;
+    let is_named = |text: &&String| text.contains("holds one file, ") && text.contains("CommitLog-7-1.log");
+    let finding = plan.findings.iter().find(is_named).expect("a finding");
+    assert!(finding.contains("set move_aside"), "{finding}");
+    assert!(plan.warnings.iter().any(|warning| warning.contains("CommitLog-7-2.log")), "{:?}", plan.warnings);
+    let error = node.run(&without).await.unwrap_err();
+    assert!(matches!(error, RestoreError::Findings { .. }), "{error:?}");
+    nothing_is_lost(&node, &before);
+    node.run(&aside).await.unwrap();
+    is_restored(&node, &backup);
+    nothing_is_lost(&node, &before);
+    assert!(!segment.exists() && !refused.exists());
 }
 
 #[tokio::test]

@@ -2,12 +2,14 @@
 
 mod aside;
 mod bad_inputs;
+mod broken;
 mod fixture;
 mod hostile;
 mod obstacles;
 mod rules;
 mod spread;
 mod undo;
+mod unseen;
 mod whole_cluster;
 
 use std::fs;
@@ -29,6 +31,8 @@ async fn everything_comes_back_where_it_was_with_its_modes() {
     let summary = node.run_with(&context, &request, super::Steps::default()).await.unwrap();
     assert_eq!(node.files(), backup.files);
     assert_eq!(summary.files, 25);
+    let placed = backup.entries.len() as u64;
+    assert!(context.progress.beats() >= placed, "placing is progress: {}", context.progress.beats());
     assert_eq!(node.names(), ["Mixed", "Mixed", "snapshots", "system"]);
     let table = node.path("data2/Mixed").join(format!("Case-{:032x}", 1));
     assert_eq!(

@@ -11,7 +11,7 @@ use super::super::{gather, manifest::Manifest, plan};
 use super::fixture::{Backup, Node, table};
 use crate::context::Context;
 
-async fn facts(node: &Node, backup: &Backup, request: &RestoreRequest) -> Facts {
+pub(super) async fn facts(node: &Node, backup: &Backup, request: &RestoreRequest) -> Facts {
     let store = backup.store();
     let manifest =
         Manifest::fetch(&Context::default(), store.as_ref(), request, &node.path("spool")).await.unwrap();
@@ -176,6 +176,11 @@ async fn space_owner_and_access_are_looked_at() {
     facts.roots[1].missing_bytes = 0;
     facts.roots[0].writable = false;
     has(&plan::plan(&facts).findings, &["must not write to data directory"]);
+    facts.roots[0].exists = false;
+    has(&plan::plan(&facts).findings, &["does not exist and user", "must not make it"]);
+    facts.roots[0].read_only = true;
+    has(&plan::plan(&facts).findings, &["is mounted read-only", "mount it read-write"]);
+    (facts.roots[0].exists, facts.roots[0].read_only) = (true, false);
     facts.roots[0].writable = true;
     facts.agent = super::super::facts::Agent { uid: 4711, name: "backup".to_owned() };
     has(&plan::plan(&facts).findings, &["the agent runs as backup", "let the agent run as root"]);
@@ -241,6 +246,60 @@ async fn a_node_that_takes_anothers_place_gets_all_but_the_peers() {
 }
 
 #[tokio::test]
+async fn a_commit_log_that_cannot_be_looked_at_is_a_finding_and_saved_caches_a_warning() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    fs::remove_file(node.path("caches/KeyCache-f.db")).unwrap();
+    for name in ["commitlog", "caches"] {
+        fs::remove_dir(node.path(name)).unwrap();
+        fs::write(node.path(name), "a file").unwrap();
+    }
+    let plan = planned(&node, &backup).await;
+    has(&plan.findings, &["commit log directory", "cannot be looked at", "Not a directory"]);
+    assert!(plan.findings.iter().all(|finding| finding.starts_with("commit log")), "{:?}", plan.findings);
+    has(&plan.warnings, &["saved caches directory", "cannot be looked at", "Not a directory"]);
+}
+
+#[tokio::test]
+async fn the_file_of_the_snitch_has_to_be_there() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    fs::remove_file(node.path("conf/cassandra-rackdc.properties")).unwrap();
+    let findings = planned(&node, &backup).await.findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    has(
+        &findings,
+        &["cassandra-rackdc.properties", "the snitch needs the file, with the lines dc=dc1 and rack=r1"],
+    );
+}
+
+#[tokio::test]
+async fn two_parts_of_one_restore_are_named() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    assert!(node.run_killed(&backup.request(&node).await, 45).await);
+    let (own, other) = (node.path("data/node-backup"), node.path("data/cluster-backup"));
+    fs::create_dir_all(other.join("RESTORE_INCOMPLETE")).unwrap();
+    let sentinel = "RESTORE_INCOMPLETE/aa-1-big-Data.db";
+    fs::copy(own.join(sentinel), other.join(sentinel)).unwrap();
+    let findings = planned(&node, &backup).await.findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    has(
+        &findings,
+        &[other.to_str().unwrap(), "has a part of this restore as well as node-backup", "with fewer files"],
+    );
+}
+
+/// Nobody found among no processes is nobody who runs.
+#[tokio::test]
+async fn processes_that_cannot_be_listed_are_a_finding() {
+    let (backup, mut node) = (Backup::whole().await, Node::new());
+    node.machine.proc_root = node.path("no/proc");
+    let findings = planned(&node, &backup).await.findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    has(&findings, &["whether a Cassandra is running cannot be told", "No such file", "see /proc"]);
+    node.run(&backup.request(&node).await).await.unwrap_err();
+    assert!(node.names().is_empty());
+}
+
+#[tokio::test]
 async fn a_directory_that_cannot_be_read_is_a_finding() {
     let (backup, node) = (Backup::whole().await, Node::new());
     fs::remove_dir(node.path("data2")).unwrap();
@@ -255,9 +314,10 @@ async fn segments_of_refused_starts_do_not_stop_the_second_call() {
     let (backup, node) = (Backup::whole().await, Node::new());
     fs::write(node.path("commitlog/CommitLog-7-1.log"), "x").unwrap();
     has(&planned(&node, &backup).await.findings, &["commit log directory", "is not empty"]);
-    let mut facts = facts(&node, &backup, &backup.request(&node).await).await;
-    facts.roots[0].staging = super::super::marker::Staging::Ours;
-    let plan = plan::plan(&facts);
+    fs::remove_file(node.path("commitlog/CommitLog-7-1.log")).unwrap();
+    assert!(node.run_killed(&backup.request(&node).await, 50).await);
+    fs::write(node.path("commitlog/CommitLog-7-1.log"), "x").unwrap();
+    let plan = planned(&node, &backup).await;
     assert_eq!(plan.findings, Vec::<String>::new());
     has(&plan.warnings, &["commit log directory", "deletes such segments"]);
     fs::write(node.path("commitlog/notes.txt"), "x").unwrap();

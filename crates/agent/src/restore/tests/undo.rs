@@ -15,8 +15,12 @@ use crate::context::Context;
 
 const JOB: &str = "job-1";
 
-async fn undone(node: &Node, request: &RestoreRequest) -> Option<String> {
-    Box::pin(undo(&Context::default(), &node.machine, request, &node.path("spool"))).await.unwrap()
+pub(super) async fn undone(node: &Node, request: &RestoreRequest) -> Option<String> {
+    try_undo(node, request).await.unwrap()
+}
+
+pub(super) async fn try_undo(node: &Node, request: &RestoreRequest) -> Result<Option<String>, RestoreError> {
+    Box::pin(undo(&Context::default(), &node.machine, request, &node.path("spool"))).await
 }
 
 /// A node, empty or full, and the request for it.

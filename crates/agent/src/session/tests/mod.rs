@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use cassy_agent_protocol::frame::encode;
 use cassy_agent_protocol::{
-    AgentErrorKind, CheckStoreRequest, FrameDecoder, FromAgent, InspectRequest, LockRequest, PREAMBLE, Reply,
-    Request, ServerHello, StoreGrant, SupersededRequest, SweepRequest, ToAgent,
+    AgentErrorKind, CheckStoreRequest, FrameDecoder, FromAgent, InspectRequest, LockRequest, PREAMBLE,
+    Progress, Reply, Request, ServerHello, StoreGrant, SupersededRequest, SweepRequest, ToAgent,
 };
 use cassy_backup_format::ObjectKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -211,6 +211,23 @@ async fn a_panic_is_an_answer() {
     // The next request is served; this one wants the node's lock first.
     server.request(2, sweep()).await;
     assert!(server.reply(2).await.unwrap_err().message.contains("lock has to be taken first"));
+}
+
+/// The server stops a request that reports nothing for long.
+#[tokio::test]
+async fn what_moves_neither_bytes_nor_files_is_reported_too() {
+    let mut server = Server::greeted(60_000).await;
+    server.request(1, lock(std::path::Path::new(super::work::BEATS), 0)).await;
+    let mut reports = 0;
+    while reports < 2 {
+        match server.next().await {
+            FromAgent::Progress { id: 1, progress } if progress == Progress::default() => reports += 1,
+            FromAgent::Heartbeat => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    server.send(&ToAgent::Cancel { id: 1 }).await;
+    server.reply(1).await.unwrap_err();
 }
 
 #[tokio::test]

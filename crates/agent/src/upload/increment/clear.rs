@@ -9,14 +9,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use cassy_agent_protocol::ClearIncludedRequest;
-use cassy_backup_format::{BackupKind, Header, SstableEntry, TableRef};
+use cassy_backup_format::{BackupKind, Header, TableRef};
 use cassy_sstable::DATA_COMPONENT;
 use cassy_store::StoreAccess;
 
 use super::super::error::{UploadError, blocking};
-use super::super::parent::{Candidate, Cursor, Parent};
+use super::super::parent::{Cursor, Parent};
 use super::groups::Groups;
-use super::truncated::{Truncated, is_same_file};
+use super::holds;
+use super::truncated::Truncated;
 use crate::context::Context;
 use crate::snapshot::SstableFiles;
 
@@ -137,17 +138,4 @@ impl Clearing {
         }
         Ok(())
     }
-}
-
-/// The line is of this very SSTable, whatever it is called there.
-fn holds(line: &Candidate, sstable: &SstableFiles) -> bool {
-    let SstableEntry { index, name, files, .. } = &line.entry;
-    let is_there = |component: &str, stat| {
-        let name = format!("{name}-{component}");
-        files.iter().any(|file| file.name == name && is_same_file(file, stat))
-    };
-    index.as_deref() == sstable.index()
-        && line.data == sstable.place.data
-        && sstable.files.get(DATA_COMPONENT).is_some()
-        && sstable.files.iter().all(|(component, stat)| is_there(component, stat))
 }

@@ -3,12 +3,13 @@
 //!
 //! First everything is looked at ([`Increment::plan`]): what has to be sent, and which names are taken. Then the lines
 //! are made in the manifest's order ([`Increment::portion`]), by the same rules. Invariants: nothing of the parent is
-//! left out but what was dropped or truncated; nothing of `backups/` that is complete is left out but what is
-//! in the parent or was truncated; memory grows with names that are taken twice, not with node or table.
+//! left out but what was dropped or truncated; nothing of `backups/` is left out but what is in the parent, was truncated
+//! or is being linked; memory grows with names that are taken twice, not with node or table.
 
 mod clear;
 mod groups;
 mod truncated;
+mod unlinked;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -30,11 +31,16 @@ use super::sstable::{Job, Work};
 use super::survey::{Survey, Surveyed, is_same};
 use crate::context::Context;
 use crate::directory::FileStat;
-use crate::snapshot::{self, SstableFiles};
+use crate::snapshot::{self, Linked, LookedAt, Problems, SstableFiles};
+
+/// More half-linked SSTables of a table than a few crashes of Cassandra leave.
+const HALF_LINKED: usize = 100;
 
 /// What was found out before anything is sent.
 #[derive(Debug, Default)]
 pub(super) struct Increment {
+    /// What is whole in `backups/` is judged by the same instant in both passes.
+    looked_at: LookedAt,
     truncated: Truncated,
     /// Of these what the parent did not know.
     truncated_since: Truncated,
@@ -47,8 +53,46 @@ pub(super) struct Increment {
     /// To send: files and bytes.
     pub(super) files: u64,
     pub(super) bytes: u64,
-    /// SSTables that are not complete yet.
+    /// SSTables that are being linked.
     pub(super) left: u64,
+}
+
+/// SSTables of a table of which more has to be known: what the parent has of them, under whatever name.
+#[derive(Default)]
+struct Unsure {
+    /// Their names are those of others.
+    taken: Vec<SstableFiles>,
+    /// Not all of them is there, and why.
+    half: Vec<(SstableFiles, String)>,
+}
+
+impl Unsure {
+    /// Leaves those that the parent does not have, under whatever name: an earlier increment may have renamed them, and
+    /// what is half there may be left over from clearing.
+    fn look_up(
+        &mut self,
+        chooser: &Chooser<'_>,
+        cursor: &mut Cursor,
+        table: &TableRef,
+    ) -> Result<(), UploadError> {
+        let Self { taken, half } = self;
+        while let Some(line) = cursor.next_of(table)? {
+            half.retain(|(sstable, _)| !holds(&line, sstable));
+            let Some(data) = data_of(&line.entry) else { continue };
+            let is_it = |sstable: &SstableFiles| {
+                let stat = sstable.files.get(DATA_COMPONENT);
+                stat.is_some_and(|stat| is_same_file(data, stat))
+                    && sstable.index() == line.entry.index.as_deref()
+            };
+            if let Some(place) = taken.iter().position(is_it)
+                && let Some(sstable) = taken.get(place)
+                && chooser.rows_blake3(sstable)? == data.blake3
+            {
+                taken.swap_remove(place);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is to become of an SSTable in `backups/`.
@@ -56,7 +100,9 @@ enum Fate {
     New,
     /// Under the name of another one.
     Taken,
-    /// In the parent already, ruled out, or not complete yet.
+    /// Only some of it is there: what is wrong.
+    Half(String),
+    /// In the parent already, ruled out, or being linked.
     Not,
 }
 
@@ -78,10 +124,21 @@ impl Feed {
 
 impl Increment {
     /// Looks at every SSTable in `backups/` and every line of the parent. Blocks.
-    pub(super) fn plan(ctx: &Context, survey: &mut Survey, parent: &Parent) -> Result<Self, UploadError> {
-        let before = parent.lines()?.header().truncations.clone().unwrap_or_default();
+    pub(super) fn plan(
+        ctx: &Context,
+        survey: &mut Survey,
+        parent: &Parent,
+        looked_at: LookedAt,
+    ) -> Result<Self, UploadError> {
+        let before = parent.lines()?.header().clone();
+        let tables = unlinked::tables(&before, &survey.header);
+        if !tables.is_empty() {
+            return Err(UploadError::NeverLinked { tables });
+        }
+        let before = before.truncations.unwrap_or_default();
         let now = survey.header.truncations.clone().unwrap_or_default();
         let mut increment = Self {
+            looked_at,
             truncated: Truncated::new(&now),
             truncated_since: Truncated::new(now.iter().filter(|truncation| !before.contains(truncation))),
             directories: survey.directories.iter().map(|(_, path)| path.clone()).collect(),
@@ -92,22 +149,26 @@ impl Increment {
             (Meter::new(ctx.progress.clone(), 0, 0), Buffers::default(), HashSet::new());
         let chooser = Chooser { ctx, meter: &meter, buffers: &buffers, trashed: &trashed };
         let (mut cursor, mut second) = (parent.cursor()?, parent.cursor()?);
+        let mut broken = Vec::new();
         for surveyed in &survey.tables {
             let table = &surveyed.snapshot.table;
             let mut groups = Groups::of(cursor, &survey.directories, table)?;
-            let (mut taken, mut highest) = (Vec::new(), 0);
+            let (mut unsure, mut highest) = (Unsure::default(), 0);
             while let Some(group) = groups.next()? {
                 ctx.check()?;
                 highest = highest.max(generation(&group.name.1));
-                increment.look_at(&chooser, surveyed, group, &mut taken)?;
+                increment.look_at(&chooser, surveyed, group, &mut unsure)?;
             }
             cursor = groups.into_cursor();
-            if !taken.is_empty() {
-                let taken = increment.unknown(&chooser, &mut second, table, taken)?;
-                increment.rename(table, taken, highest)?;
+            if !unsure.taken.is_empty() || !unsure.half.is_empty() {
+                unsure.look_up(&chooser, &mut second, table)?;
+                let mut problems = Problems::default();
+                unsure.half.into_iter().for_each(|(_, problem)| problems.add(|| problem));
+                broken.extend(problems.describe(table));
+                increment.rename(table, unsure.taken, highest)?;
             }
         }
-        Ok(increment)
+        if broken.is_empty() { Ok(increment) } else { Err(UploadError::HalfLinked { broken }) }
     }
 
     fn look_at(
@@ -115,13 +176,17 @@ impl Increment {
         chooser: &Chooser<'_>,
         surveyed: &Surveyed,
         group: Group,
-        taken: &mut Vec<SstableFiles>,
+        unsure: &mut Unsure,
     ) -> Result<(), UploadError> {
         let lines = self.valid(surveyed, group.lines)?;
         for sstable in group.found {
             match self.fate(chooser, surveyed, &sstable, &lines)? {
                 Fate::New => self.count(&sstable),
-                Fate::Taken => taken.push(sstable),
+                Fate::Taken => unsure.taken.push(sstable),
+                Fate::Half(problem) if unsure.half.len() < HALF_LINKED => {
+                    unsure.half.push((sstable, problem));
+                }
+                Fate::Half(problem) => return Err(UploadError::HalfLinked { broken: vec![problem] }),
                 Fate::Not => {}
             }
         }
@@ -135,11 +200,18 @@ impl Increment {
         sstable: &SstableFiles,
         lines: &[Candidate],
     ) -> Result<Fate, UploadError> {
-        if !snapshot::is_complete(sstable)? {
+        let linked = snapshot::how_linked(sstable, self.looked_at)?;
+        if matches!(linked, Linked::Underway) {
             self.left += 1;
             return Ok(Fate::Not);
         }
-        if self.is_ruled_out(surveyed, sstable)? || chooser.has_rows(sstable, lines)? {
+        if self.is_ruled_out(surveyed, sstable)? {
+            return Ok(Fate::Not);
+        }
+        if let Linked::Half(problem) = linked {
+            return Ok(Fate::Half(problem));
+        }
+        if chooser.has_rows(sstable, lines)? {
             return Ok(Fate::Not);
         }
         Ok(if lines.is_empty() { Fate::New } else { Fate::Taken })
@@ -148,31 +220,6 @@ impl Increment {
     fn count(&mut self, sstable: &SstableFiles) {
         self.files += sstable.files.len() as u64;
         self.bytes = self.bytes.saturating_add(sstable.bytes());
-    }
-
-    /// Those that the parent does not have under another name: an earlier increment may have renamed them.
-    fn unknown(
-        &self,
-        chooser: &Chooser<'_>,
-        cursor: &mut Cursor,
-        table: &TableRef,
-        mut taken: Vec<SstableFiles>,
-    ) -> Result<Vec<SstableFiles>, UploadError> {
-        while let Some(line) = cursor.next_of(table)? {
-            let Some(data) = data_of(&line.entry) else { continue };
-            let is_it = |sstable: &SstableFiles| {
-                let stat = sstable.files.get(DATA_COMPONENT);
-                stat.is_some_and(|stat| is_same_file(data, stat))
-                    && sstable.index() == line.entry.index.as_deref()
-            };
-            if let Some(place) = taken.iter().position(is_it)
-                && let Some(sstable) = taken.get(place)
-                && chooser.rows_blake3(sstable)? == data.blake3
-            {
-                taken.swap_remove(place);
-            }
-        }
-        Ok(taken)
     }
 
     /// Gives each a generation above all of the table's.
@@ -278,7 +325,8 @@ impl Increment {
             // What came after the plan was made may have a name that was given since: it is the next increment's.
             let given = self.renamed.get(table).is_some_and(|renamed| renamed.contains_key(&group.name));
             for sstable in group.found.into_iter().filter(|_| !given) {
-                let is_new = snapshot::is_complete(&sstable)? && !self.is_ruled_out(surveyed, &sstable)?;
+                let is_whole = matches!(snapshot::how_linked(&sstable, self.looked_at)?, Linked::Whole);
+                let is_new = is_whole && !self.is_ruled_out(surveyed, &sstable)?;
                 if is_new {
                     work.push(Work::Send(job(table, sstable)));
                 }
@@ -298,6 +346,18 @@ impl Increment {
 
 fn job(table: &TableRef, sstable: SstableFiles) -> Job {
     Job { table: table.clone(), sstable: Arc::new(sstable), candidates: Vec::new() }
+}
+
+/// Each file that is there is the very one of the line, whatever it is called there.
+fn holds(line: &Candidate, sstable: &SstableFiles) -> bool {
+    let SstableEntry { index, name, files, .. } = &line.entry;
+    let is_there = |component: &str, stat| {
+        let name = format!("{name}-{component}");
+        files.iter().any(|file| file.name == name && is_same_file(file, stat))
+    };
+    index.as_deref() == sstable.index()
+        && line.data == sstable.place.data
+        && sstable.files.iter().all(|(component, stat)| is_there(component, stat))
 }
 
 fn generation(name: &str) -> u32 {

@@ -20,7 +20,7 @@ async fn what_an_earlier_try_has_finished_is_answered_and_not_sent_again() {
     let objects = bench.objects().await;
     bench.request.session = SessionId::random();
     let again = bench.upload().await.expect("answered");
-    assert_eq!(again, UploadSummary { sent_bytes: 0, ..first });
+    assert_eq!(again, UploadSummary { sent_bytes: 0, left_orphans: true, ..first });
     assert_eq!(bench.objects().await, objects);
     bench.check(&again).await;
 }
@@ -103,12 +103,35 @@ async fn a_parent_that_is_damaged_gone_or_another_nodes_is_not_relied_on() {
         assert!(bench.manifest(&second).await.0.parent.is_none());
         bench.check(&second).await;
     }
+    type Change = fn(&mut UploadRequest);
+    let changes: [Change; 3] = [
+        |request| request.host_id = "0193b0a0-0000-7000-8000-0000000000fe".parse().expect("id"),
+        |request| request.cluster_id = "Other-1".parse().expect("id"),
+        |request| request.parent.as_mut().expect("one").backup_id = BackupId::at(99),
+    ];
+    for change in changes {
+        let mut bench = Bench::new(example());
+        let first = bench.upload().await.expect("uploaded");
+        bench.next(SECOND_TAG, &first);
+        change(&mut bench.request);
+        let second = bench.upload().await.expect("uploaded");
+        assert_eq!(second.sent_bytes, first.sent_bytes);
+        assert!(bench.manifest(&second).await.0.parent.is_none());
+    }
+}
+
+/// The next try would find the same.
+#[tokio::test]
+async fn a_parent_that_is_no_plain_object_is_not_relied_on() {
     let mut bench = Bench::new(example());
     let first = bench.upload().await.expect("uploaded");
+    let path = bench.node.base().join("store").join(first.manifest.as_str());
+    fs::remove_file(&path).expect("remove");
+    mkfifo(&path);
     bench.next(SECOND_TAG, &first);
-    bench.request.host_id = "0193b0a0-0000-7000-8000-0000000000fe".parse().expect("id");
     let second = bench.upload().await.expect("uploaded");
     assert_eq!(second.sent_bytes, first.sent_bytes);
+    bench.check(&second).await;
 }
 
 #[tokio::test]
@@ -129,7 +152,7 @@ async fn the_same_manifest_again_is_fine() {
     bench.next(SECOND_TAG, &first);
     let second = bench.upload().await.expect("uploaded");
     let again = bench.upload().await.expect("the same bytes are there");
-    assert_eq!(again, UploadSummary { sent_bytes: 0, ..second });
+    assert_eq!(again, UploadSummary { sent_bytes: 0, left_orphans: true, ..second });
 }
 
 #[tokio::test]

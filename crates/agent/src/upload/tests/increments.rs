@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cassy_backup_format::{NodeManifestName, TrashHeader, TrashWriter, Truncation};
 
@@ -60,6 +60,14 @@ impl Chain {
     pub(super) async fn increment(&mut self, parent: &UploadSummary) -> UploadSummary {
         self.next(parent);
         self.bench.upload().await.expect("uploaded")
+    }
+
+    /// When nothing has been linked for longer than Cassandra takes.
+    async fn increment_later(&mut self, parent: &UploadSummary) -> Result<UploadSummary, UploadError> {
+        self.next(parent);
+        let looked_at = LookedAt::at(SystemTime::now() + Duration::from_secs(61));
+        let Bench { request, spool, store, .. } = &self.bench;
+        run_at(&Context::default(), request, spool, Arc::clone(store), looked_at).await
     }
 
     pub(super) async fn refused(&mut self, parent: &UploadSummary) -> UploadError {
@@ -195,6 +203,86 @@ async fn what_is_half_linked_is_the_next_increments() {
     }
     let second = chain.increment(&first).await;
     assert_eq!((second.taken, second.left), (3, 1));
+}
+
+#[tokio::test]
+async fn what_was_streamed_as_a_whole_is_taken_without_a_toc_once_nothing_more_is_linked() {
+    let mut chain = Chain::begin().await;
+    let (base, plain) = (chain.base.clone(), chain.plain(0));
+    chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+    fs::remove_file(plain.join("backups/nb-2-big-TOC.txt")).expect("remove");
+    fs::write(plain.join("backups/nb-2-big-CRC.db"), "crc").expect("write");
+    let first = chain.increment(&base).await;
+    assert_eq!((first.taken, first.left), (0, 1));
+    assert_eq!(chain.lines(&first).await, BASE);
+    let second = chain.increment_later(&first).await.expect("uploaded");
+    assert_eq!((second.taken, second.left), (1, 0));
+    assert_eq!(
+        chain.lines(&second).await,
+        ["cut/nb-1-big@1", "plain/nb-1-big@0", "plain/nb-2-big@0", "plain/.idx/nb-1-big@1"]
+    );
+    assert_eq!(chain.rows(&second, "nb-2-big").await, [rows_of(40, 100)]);
+}
+
+#[tokio::test]
+async fn what_stays_half_linked_fails_the_increment_by_name() {
+    for missing in ["TOC.txt", "Data.db", "Digest.crc32"] {
+        let mut chain = Chain::begin().await;
+        let (base, plain) = (chain.base.clone(), chain.plain(0));
+        chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+        fs::remove_file(plain.join(format!("backups/nb-2-big-{missing}"))).expect("remove");
+        let objects = chain.bench.objects().await.len();
+        let error = chain.increment_later(&base).await.expect_err(missing);
+        assert_eq!(chain.bench.objects().await.len(), objects, "nothing was sent");
+        let UploadError::HalfLinked { broken } = &error else { panic!("{missing}: {error}") };
+        let [broken] = broken.as_slice() else { panic!("{missing}: {broken:?}") };
+        assert!(broken.starts_with("ks.plain: ") && broken.contains("backups/nb-2-big"), "{broken}");
+        assert!(broken.contains(missing), "{broken}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("backup_type 2")), "{error}");
+        // What was linked a moment ago may still become whole.
+        let first = chain.increment(&base).await;
+        assert_eq!((first.taken, first.left), (0, 1), "{missing}");
+    }
+}
+
+/// Its components are in the TOC of the live SSTable, which is that in `backups/` by a link, and nowhere else there.
+#[tokio::test]
+async fn without_an_index_that_was_made_later_an_sstable_is_whole() {
+    let mut chain = Chain::begin().await;
+    let (base, plain) = (chain.base.clone(), chain.plain(0));
+    chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+    let live = plain.join("nb-2-big-TOC.txt");
+    let toc = fs::read_to_string(&live).expect("read") + "SAI+aa+later+Meta.db\n";
+    fs::write(live, toc).expect("write");
+    // What is linked right now may be followed by its index.
+    let first = chain.increment(&base).await;
+    assert_eq!((first.taken, first.left), (0, 1));
+    let second = chain.increment_later(&first).await.expect("uploaded");
+    assert_eq!((second.taken, second.left), (1, 0));
+    assert_eq!(chain.rows(&second, "nb-2-big").await, [rows_of(40, 100)]);
+    let (_, entries) = chain.bench.manifest(&second).await;
+    let entry = entries.iter().find(|entry| entry.name == "nb-2-big").expect("there");
+    assert!(entry.files.iter().any(|file| file.name == "nb-2-big-SAI+aa+GroupComplete.db"), "{entry:?}");
+}
+
+/// An agent that was killed while it cleared.
+#[tokio::test]
+async fn what_is_half_there_and_in_the_parent_is_no_gap() {
+    let mut chain = Chain::begin().await;
+    let (base, plain) = (chain.base.clone(), chain.plain(0));
+    chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+    chain.bench.node.compact_away(&plain, "nb-1-big");
+    chain.bench.node.flush_incremental(&plain, "", "nb-1-big", 50, 5000);
+    let first = chain.increment(&base).await;
+    assert_eq!(chain.rows(&first, "nb-3-big").await, [rows_of(50, 5000)], "under another name");
+    for name in ["nb-1-big", "nb-2-big"] {
+        for gone in ["TOC.txt", "Index.db"] {
+            fs::remove_file(plain.join(format!("backups/{name}-{gone}"))).expect("remove");
+        }
+    }
+    let second = chain.increment_later(&first).await.expect("uploaded");
+    assert_eq!((second.taken, second.left, second.sent_bytes), (0, 0, 0));
+    assert_eq!(chain.lines(&second).await, chain.lines(&first).await);
 }
 
 #[tokio::test]
@@ -488,6 +576,38 @@ async fn without_what_was_truncated_there_is_no_increment() {
     assert!(error.hint().is_some_and(|hint| hint.contains("backup_type 2")), "{error}");
 }
 
+/// The option of Cassandra 5.0: it links nothing of such a table.
+#[tokio::test]
+async fn a_table_of_which_nothing_is_linked_is_refused_by_name() {
+    const OFF: &str = "CREATE TABLE ks.plain (a int PRIMARY KEY) WITH incremental_backups = false;";
+    let mut chain = Chain::begin().await;
+    let base = chain.base.clone();
+    chain.next(&base);
+    let tag = chain.bench.request.snapshot.tag.to_string();
+    for directory in 0..2 {
+        let snapshot = chain.bench.node.snapshot_of(directory, "ks", "plain", &tag);
+        fs::write(snapshot.join("schema.cql"), OFF).expect("write");
+    }
+    let objects = chain.bench.objects().await.len();
+    let error = chain.bench.upload().await.expect_err("refused");
+    assert!(matches!(&error, UploadError::NeverLinked { tables } if *tables == ["ks.plain"]), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("backup_type 2")), "{error}");
+    assert_eq!(chain.bench.objects().await.len(), objects, "nothing was sent");
+
+    // It was off at the base, and is on again.
+    chain.bench.request.kind = BackupKind::NodeSnapshot;
+    chain.bench.request.base = None;
+    let base = chain.bench.upload().await.expect("a snapshot has such tables");
+    chain.base_id = chain.bench.request.backup_id;
+    let error = chain.refused(&base).await;
+    assert!(matches!(&error, UploadError::NeverLinked { .. }), "{error}");
+    // Of a table that is gone nothing is needed.
+    (0..2).for_each(|directory| fs::remove_dir_all(chain.plain(directory)).expect("drop"));
+    chain.next(&base);
+    chain.bench.request.snapshot.tables.retain(|(_, table)| table != "plain");
+    chain.bench.upload().await.expect("uploaded");
+}
+
 #[tokio::test]
 async fn links_in_backups_lead_nowhere() {
     let mut chain = Chain::begin().await;
@@ -507,6 +627,26 @@ async fn links_in_backups_lead_nowhere() {
     assert_eq!((first.taken, first.left), (0, 0));
 }
 
+/// On a slow disk they take longer than the server waits for a sign of life.
+#[tokio::test]
+async fn looking_at_the_witness_and_at_backups_is_progress() {
+    let mut chain = Chain::begin().await;
+    let base = chain.base.clone();
+    (2..22).for_each(|number| {
+        chain.bench.node.flush_incremental(&chain.plain(0), "", &format!("nb-{number}-big"), number, 100);
+    });
+    chain.next(&base);
+    let ctx = Context::default();
+    let mut survey = survey(&ctx, &chain.bench.request).expect("surveyed");
+    let surveyed = ctx.progress.beats();
+    assert!(surveyed >= 24, "{surveyed}");
+    let parent = Parent::required(&ctx, chain.bench.store.as_ref(), &chain.bench.request, &chain.bench.spool);
+    let parent = parent.await.expect("whole");
+    let before = ctx.progress.beats();
+    Increment::plan(&ctx, &mut survey, &parent, LookedAt::default()).expect("planned");
+    assert!(ctx.progress.beats() >= before + 24, "{before} and {}", ctx.progress.beats());
+}
+
 /// Between the first look and the sending: what appears under a name that was given away is the next increment's.
 #[tokio::test]
 async fn a_name_that_is_given_is_not_given_twice() {
@@ -519,7 +659,8 @@ async fn a_name_that_is_given_is_not_given_twice() {
     let parent = Parent::required(&ctx, store.as_ref(), &chain.bench.request, &chain.bench.spool);
     let parent = parent.await.expect("whole");
     let mut survey = survey(&Context::default(), &chain.bench.request).expect("surveyed");
-    let increment = Increment::plan(&Context::default(), &mut survey, &parent).expect("planned");
+    let increment = Increment::plan(&Context::default(), &mut survey, &parent, LookedAt::default());
+    let increment = increment.expect("planned");
     chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 60, 100);
     let feed = increment::Feed::new(parent.cursor().expect("a cursor"));
     let (work, _) = increment.portion(&Context::default(), &survey, feed).expect("work").expect("some");

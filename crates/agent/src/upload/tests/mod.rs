@@ -1,6 +1,7 @@
 //! Sending fake snapshots to a store in a directory, and reading back every byte.
 
 mod bad_inputs;
+mod broken;
 mod faults;
 mod included;
 mod increments;

@@ -143,7 +143,7 @@ async fn directories_keep_their_content_when_their_numbers_change() {
     assert_eq!(header.configuration.data_directories.len(), 2, "the one that was not listed is added");
 }
 
-async fn put_trash(bench: &Bench, name: &str, keys: &[ObjectKey]) {
+pub(super) async fn put_trash(bench: &Bench, name: &str, keys: &[ObjectKey]) {
     let header = TrashHeader { format: 1, least_reader: 1, purge: name.to_owned(), created_at_ms: 1 };
     let mut list = TrashWriter::new(Vec::new(), &header).expect("header");
     let mut keys = keys.to_vec();

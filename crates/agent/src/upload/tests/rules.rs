@@ -105,10 +105,13 @@ async fn a_snapshot_that_grows_while_it_is_sent_is_noticed() {
     );
 }
 
-fn node_manifest(bench: &Bench) -> PathBuf {
+fn node_manifest_key(bench: &Bench) -> String {
     let keys = Keys::new(bench.request.cluster_id.clone()).expect("keys");
-    let key = keys.node_manifest(&bench.request.host_id, &bench.request.backup_id);
-    let path = bench.node.base().join("store").join(key.as_str());
+    keys.node_manifest(&bench.request.host_id, &bench.request.backup_id).to_string()
+}
+
+fn node_manifest(bench: &Bench) -> PathBuf {
+    let path = bench.node.base().join("store").join(node_manifest_key(bench));
     fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
     path
 }
@@ -136,9 +139,9 @@ async fn an_earlier_manifest_of_another_node_is_no_answer() {
     assert!(matches!(error, UploadError::ManifestTaken { .. }), "{error}");
 }
 
-/// Acknowledges a byte less than it was given of each tar.
+/// Acknowledges a byte less than it was given of each object whose key ends like this.
 #[derive(Debug)]
-struct Forgetful(Arc<dyn Store>);
+struct Forgetful(Arc<dyn Store>, &'static str);
 
 struct ForgetfulWriter(Box<dyn ObjectWriter>);
 
@@ -160,7 +163,7 @@ impl ObjectWriter for ForgetfulWriter {
 impl Store for Forgetful {
     async fn create(&self, key: &ObjectKey, size: Option<u64>) -> Result<Box<dyn ObjectWriter>, StoreError> {
         let writer = self.0.create(key, size).await?;
-        if key.as_str().ends_with("/small.tar") { Ok(Box::new(ForgetfulWriter(writer))) } else { Ok(writer) }
+        if key.as_str().ends_with(self.1) { Ok(Box::new(ForgetfulWriter(writer))) } else { Ok(writer) }
     }
     async fn read(
         &self,
@@ -189,11 +192,20 @@ impl Store for Forgetful {
 #[tokio::test]
 async fn an_object_of_which_the_store_has_less_is_not_in_a_backup() {
     let bench = Bench::new(example());
-    let store = Forgetful(Arc::clone(&bench.store));
+    let store = Forgetful(Arc::clone(&bench.store), "/small.tar");
     let error = bench.upload_to(Arc::new(store)).await.expect_err("it is noticed");
     assert!(
         matches!(&error, UploadError::Acknowledged { sent, stored, .. } if *sent == stored + 1),
         "{error}"
     );
     assert!(!bench.objects().await.iter().any(|object| object.key.as_str().contains("/manifest/")));
+}
+
+#[tokio::test]
+async fn a_manifest_of_which_the_store_has_less_is_no_backup() {
+    let bench = Bench::new(example());
+    let store = Forgetful(Arc::clone(&bench.store), ".jsonl.zst");
+    let error = bench.upload_to(Arc::new(store)).await.expect_err("it is noticed");
+    let UploadError::Acknowledged { key, sent, stored } = &error else { panic!("{error}") };
+    assert_eq!((key.as_str(), *sent), (&*node_manifest_key(&bench), stored + 1));
 }

@@ -8,7 +8,8 @@ use cassy_agent_protocol::Instance;
 use serde::{Deserialize, Serialize};
 
 use super::{BackupEffect, BackupJob, BackupNode, BackupStage, Effects};
-use crate::job::Failure;
+use crate::job::{Failure, listed};
+use crate::nodes::Undelivered;
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +60,28 @@ pub struct FreezeReport {
     pub slowest_snapshot_ms: u64,
     /// All that were paused.
     pub instances: Vec<PausedInstance>,
+    /// What nodes knew, by address, when the applications went on: an acknowledged write may be missing on some of its
+    /// replicas. Without those that did not say it.
+    #[serde(default)]
+    pub undelivered: BTreeMap<String, Undelivered>,
     /// What the operator should know: who has not acknowledged its Unpause, which guards were missing.
     pub notes: Vec<String>,
+}
+
+impl FreezeReport {
+    /// Keeps what nodes know of undelivered writes, and says where hints wait.
+    pub(crate) fn knows(&mut self, undelivered: BTreeMap<String, Undelivered>) {
+        let hinted = undelivered.iter().filter_map(|(target, known)| Some((target, known.hint_files?)));
+        let hinted = hinted.filter(|(_, files)| *files > 0);
+        let waiting: Vec<_> = hinted.map(|(target, files)| format!("{target} ({files} files)")).collect();
+        if !waiting.is_empty() {
+            self.notes.push(format!(
+                "hints for other nodes wait on {}: repair after a restore, to bring these writes to all their replicas",
+                listed(&waiting)
+            ));
+        }
+        self.undelivered = undelivered;
+    }
 }
 
 /// One instance's pause.

@@ -118,6 +118,23 @@ fn every_walk_ends_and_what_is_cancelled_begins_nothing() {
 }
 
 #[test]
+fn a_cluster_that_was_cut_halfway_is_not_to_be_started() {
+    let planned = NODES.map(|target| RestoreEvent::Planned(target.to_owned(), RestorePlan::default()));
+    let whole = RestoreJob { whole_cluster: true, ..job() };
+    let job = planned.into_iter().fold(whole, |job, event| job.step(event).0);
+    let stopped = Failure { unavailable: false, message: "1 of 7 bytes fetched".to_owned(), hint: None };
+    let events = [
+        RestoreEvent::Restored("a".to_owned(), RestoreSummary::default()),
+        RestoreEvent::Cancelled,
+        RestoreEvent::NodeFailed("b".to_owned(), stopped),
+        RestoreEvent::Undone("b".to_owned(), None),
+    ];
+    let job = events.into_iter().fold(job, |job, event| job.step(event).0);
+    let row = &job.history()[1];
+    assert!(row.message.contains("start no node of the cluster: a are of the instant"), "{row:?}");
+}
+
+#[test]
 fn what_was_cut_is_undone_before_the_row_is_final() {
     let planned = NODES.map(|target| RestoreEvent::Planned(target.to_owned(), RestorePlan::default()));
     let job = planned.into_iter().fold(job(), |job, event| job.step(event).0);

@@ -16,13 +16,13 @@ use super::writes::{Counted, look, system_writes, written};
 use crate::applications::{InstanceFailure, Pause};
 use crate::cut::{Cut, stopped};
 use crate::job::backup::cluster_wide::{FreezeReport, PausedInstance};
-use crate::job::{BackupJob, Failure};
+use crate::job::{BackupJob, Failure, listed};
 use crate::link::Link;
 use crate::nodes::NodeError;
 use crate::pauses::{LATE, OpenPause, Pauses};
 use crate::perform::backup::node;
 use crate::perform::guards::Guards;
-use crate::perform::{listed, permanent};
+use crate::perform::permanent;
 
 /// How long the applications are asked to go on before that is left to the background.
 const UNPAUSE_LIMIT: Duration = Duration::from_secs(30);
@@ -179,11 +179,13 @@ fn over(report: &mut FreezeReport, begun: Instant, left: &[InstanceFailure]) {
     report.notes.extend(left.iter().map(unacknowledged));
 }
 
-/// Lets the guards go, and closes the intent, or leaves both to the background; answers the guards that were alarmed.
+/// Lets the guards go, and closes the intent, or leaves both to the background; answers the guards that were alarmed,
+/// or may have been.
 async fn let_go(open: OpenPause, guards: Guards, left: Vec<InstanceFailure>) -> Vec<String> {
-    if !left.is_empty() {
+    if let Some(first) = left.first() {
+        let not_asked = format!("they are kept, as {} has not acknowledged that it goes on", first.instance);
         open.see_to(left, guards);
-        return Vec::new();
+        return vec![not_asked];
     }
     let alarmed = guards.release().await;
     // A guard that was alarmed unpauses again and again until its end: as long, nobody is paused for another backup.

@@ -12,11 +12,11 @@ use futures::future::{join_all, try_join_all};
 use tokio::time::timeout;
 
 use super::backup::{BackupPerformer, CASSANDRA_LIMIT, PREPARE_LIMIT, bounded, facts};
+use super::permanent;
 use super::snapshot::{Schema, Table, whole};
-use super::{listed, permanent};
 use crate::job::backup::cluster_wide::{FreezeReport, Frozen};
-use crate::job::{BackupJob, Failure};
-use crate::nodes::{Cassandra, NodeDescription, NodeError};
+use crate::job::{BackupJob, Failure, listed};
+use crate::nodes::{Cassandra, NodeDescription, NodeError, Undelivered};
 use held::{Held, NotTaken, millis};
 
 /// Of the flush right before the pause: a node ends a session that is idle for two minutes, and all wait for the last.
@@ -36,19 +36,38 @@ struct Ready {
     write_timeout: Duration,
 }
 
+/// What the nodes are found to be, once the applications go on.
+#[derive(Default)]
+struct Checked {
+    /// The tables of each snapshot, or why it is not whole.
+    nodes: BTreeMap<String, Result<Vec<Table>, Failure>>,
+    /// What was not the same all the time.
+    changed: Option<Failure>,
+    undelivered: BTreeMap<String, Undelivered>,
+}
+
 impl BackupPerformer {
     /// See the module.
     pub(super) async fn freeze(&self, job: &BackupJob) -> Result<Frozen, Failure> {
         self.may_still_pause(job)?;
         let pauses = &self.pauses;
         let cut = self.links.cut.clone();
+        cut.unless(pauses.none_is_open()).await?;
         let mut ready = cut.unless(bounded(PREPARE_LIMIT, self.make_ready(job))).await?;
         cut.unless(try_join_all(ready.iter_mut().map(flushed))).await?;
         let instances = cut.unless(self.find()).await?;
+        cut.unless(pauses.none_is_open()).await?;
         let open = pauses.open(job, instances).await?;
         let links = ready.iter().map(|node| self.links.to(&node.target)).collect();
         let (job_of_its_own, pauses) = (job.clone(), pauses.clone());
-        let held = Held { job: job_of_its_own, pauses, cut, links, ready, report: FreezeReport::default() };
+        let held = Held {
+            job: job_of_its_own,
+            pauses,
+            cut: cut.clone(),
+            links,
+            ready,
+            report: FreezeReport::default(),
+        };
         let (held, outcome) = self.pauses.tasks.spawn(held.run(open)).await.map_err(|_panicked| Failure {
             unavailable: false,
             message: "a defect of Cassy while the applications were paused".to_owned(),
@@ -64,8 +83,7 @@ impl BackupPerformer {
             // Nobody was paused, so there is nothing to report.
             Err(NotTaken::All(failure)) if report.started_at_ms == 0 => return Err(failure),
             Err(NotTaken::All(failure)) => {
-                let nodes = job.nodes.keys().map(|target| (target.clone(), Err(failure.clone()))).collect();
-                return Ok(Frozen { nodes, unproven: None, report });
+                return Ok(Frozen { nodes: of_all(job, &failure), unproven: None, report });
             }
         };
         if let Some((node, took)) = ready.iter().zip(&taken.snapshots).max_by_key(|(_, took)| **took) {
@@ -76,7 +94,12 @@ impl BackupPerformer {
         if unproven.is_none() {
             unproven = self.newcomers(&report).await;
         }
-        let (nodes, changed) = self.checked(job, ready).await;
+        let checked = async { Ok(self.checked(job, ready).await) };
+        let Checked { nodes, changed, undelivered } = match cut.unless(checked).await {
+            Ok(checked) => checked,
+            Err(stopped) => Checked { nodes: of_all(job, &stopped), ..Checked::default() },
+        };
+        report.knows(undelivered);
         Ok(Frozen { nodes, unproven: unproven.or(changed), report })
     }
 
@@ -143,26 +166,32 @@ impl BackupPerformer {
     }
 
     /// Which snapshots are whole, and whether the cluster was the same all the time. The applications go on already.
-    async fn checked(
-        &self,
-        job: &BackupJob,
-        ready: Vec<Ready>,
-    ) -> (BTreeMap<String, Result<Vec<Table>, Failure>>, Option<Failure>) {
+    async fn checked(&self, job: &BackupJob, ready: Vec<Ready>) -> Checked {
         let checks = ready.into_iter().map(|mut node| async move {
             let changed = bounded(PREPARE_LIMIT, unchanged(job, &mut node)).await.err();
+            let undelivered = bounded(PREPARE_LIMIT, node.cassandra.undelivered()).await;
             let Ready { target, mut cassandra, schema, .. } = node;
             let link = self.links.to(&target);
             let check = whole(job, &target, &link, &mut *cassandra, schema);
             let outcome = bounded(CASSANDRA_LIMIT, check).await;
-            (target, outcome.map_err(Failure::from), changed.map(Failure::from))
+            (target, outcome.map_err(Failure::from), changed.map(Failure::from), undelivered)
         });
-        let (mut nodes, mut changes) = (BTreeMap::new(), None);
-        for (target, outcome, changed) in join_all(checks).await {
-            nodes.insert(target, outcome);
-            changes = changes.or(changed);
+        let mut checked = Checked::default();
+        for (target, outcome, changed, undelivered) in join_all(checks).await {
+            match undelivered {
+                Ok(known) => _ = checked.undelivered.insert(target.clone(), known),
+                Err(error) => tracing::warn!(node = target, %error, "hints and dropped writes are not known"),
+            }
+            checked.nodes.insert(target, outcome);
+            checked.changed = checked.changed.or(changed);
         }
-        (nodes, changes)
+        checked
     }
+}
+
+/// Why no node has a snapshot.
+fn of_all(job: &BackupJob, failure: &Failure) -> BTreeMap<String, Result<Vec<Table>, Failure>> {
+    job.nodes.keys().map(|target| (target.clone(), Err(failure.clone()))).collect()
 }
 
 /// Writes what has come into the memtables since the flush before: in the pause there is less of it to write.

@@ -5,9 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Ready;
-use crate::job::Failure;
+use crate::job::{Failure, listed};
 use crate::nodes::{ClientActivity, NodeError, NodeErrorKind};
-use crate::perform::listed;
 
 /// Between two looks at a node that is at work for clients.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);

@@ -197,6 +197,7 @@ impl World {
             files: 0,
             bytes: 0,
             sent_bytes: 7,
+            left_orphans: false,
             taken: 0,
             left: 0,
             tables: request.snapshot.tables.iter().map(table).collect(),

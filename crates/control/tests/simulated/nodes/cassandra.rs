@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cassy_control::nodes::{Cassandra, ClientActivity, NodeDescription, NodeError};
+use cassy_control::nodes::{Cassandra, ClientActivity, NodeDescription, NodeError, Undelivered};
 
 use super::{Snapshot, SnapshotFault, address, host_id, permanent, unreachable};
 use crate::faults::Kind;
@@ -114,6 +114,7 @@ impl Cassandra for Session {
                 keyspaces: vec![KEYSPACE.to_owned()],
                 data_directories: vec!["/data".to_owned()],
                 incremental_backups: true,
+                uptime: Duration::from_secs(3600),
                 tokens: vec![index.to_string()],
                 datacenter: "dc1".to_owned(),
                 rack: "rack1".to_owned(),
@@ -145,6 +146,10 @@ impl Cassandra for Session {
 
     async fn system_writes(&mut self, _tables: &[(String, String)]) -> Result<u64, NodeError> {
         self.call("system writes", 1, 10, |_| Ok(0)).await
+    }
+
+    async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
+        Ok(Undelivered { hint_files: Some(0), dropped_writes: 0 })
     }
 
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {

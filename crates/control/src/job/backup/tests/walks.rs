@@ -34,6 +34,7 @@ fn uploaded() -> UploadSummary {
         files: 1,
         bytes: 1,
         sent_bytes: 1,
+        left_orphans: false,
         taken: 0,
         left: 0,
         tables: Vec::new(),

@@ -101,7 +101,7 @@ pub(super) const RULES: &[Mutation] = &[
     Mutation {
         name: "placed-files-undone",
         removed: "a restore that has placed files is not taken back",
-        file: "crates/agent/src/restore/place.rs",
+        file: "crates/agent/src/restore/undo.rs",
         find: "let is_placed = !is_from_before && ",
         replace: "let is_placed = false && !is_from_before && ",
         test: agent(
@@ -111,7 +111,7 @@ pub(super) const RULES: &[Mutation] = &[
     Mutation {
         name: "half-of-the-data-undone",
         removed: "half of the data before is never started by undoing",
-        file: "crates/agent/src/restore/place.rs",
+        file: "crates/agent/src/restore/undo.rs",
         find: "if aside::is_moved_by_others(facts)? {",
         replace: "if aside::is_moved_by_others(facts)? && false {",
         test: agent("restore::tests::undo::half_of_the_data_before_is_never_started_by_undoing"),

@@ -148,16 +148,8 @@ impl Cassandra {
     /// When Cassandra ends, with the last lines of its log (it refuses to start on damaged data, for one), or when it
     /// is not ready in time.
     pub async fn start(&mut self) -> Result<(), Failure> {
-        self.start_with(&[]).await
-    }
-
-    /// The same with flags of the JVM for this start alone.
-    ///
-    /// # Errors
-    /// As [`Cassandra::start`].
-    pub async fn start_with(&mut self, flags: &[&str]) -> Result<(), Failure> {
         let built = &self.built;
-        let launched = |seat: &Seat| launch(built, seat, flags);
+        let launched = |seat: &Seat| launch(built, seat);
         self.daemon.start(&mut self.seat, &LOST_PORT, launched, ready).await
     }
 
@@ -286,6 +278,18 @@ impl Cassandra {
         self.built.yaml.insert(key.into(), value.into());
     }
 
+    /// Changes the number of data directories, in the cassandra.yaml of the stopped node too. One that goes keeps its files.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn set_data_directories(&mut self, count: usize) -> Result<(), Failure> {
+        self.built.data_directories = count;
+        for directory in self.data_directories() {
+            std::fs::create_dir_all(&directory).doing(|| format!("make {}", directory.display()))?;
+        }
+        write_files(&self.built, &self.seat).map(drop)
+    }
+
     /// The cluster's name.
     pub fn cluster_name(&self) -> &str {
         &self.built.cluster_name
@@ -316,7 +320,7 @@ impl Cassandra {
     /// # Errors
     /// When the jars cannot be listed.
     pub fn shell_command(&self) -> Result<String, Failure> {
-        let arguments = arguments(&self.built, &self.seat, &[])?;
+        let arguments = arguments(&self.built, &self.seat)?;
         let quoted = |word: &str| format!("'{}'", word.replace('\'', "'\\''"));
         let mut words = vec![quoted(&self.built.runtime.java().to_string_lossy())];
         words.extend(arguments.iter().map(|word| quoted(&word.to_string_lossy())));
@@ -345,17 +349,9 @@ impl Cassandra {
     }
 }
 
-fn launch(built: &CassandraBuilder, seat: &Seat, flags: &[&str]) -> Result<Process, Failure> {
-    let places = cassandra_files::Places::new(&built.directory);
-    let settings = cassandra_files::Settings {
-        cluster_name: &built.cluster_name,
-        seat,
-        membership: built.membership.as_ref(),
-        data_directories: built.data_directories,
-        extra: &built.yaml,
-    };
-    cassandra_files::write(&places, &settings)?;
-    let (program, arguments) = seat.command(built.runtime.java().to_owned(), arguments(built, seat, flags)?);
+fn launch(built: &CassandraBuilder, seat: &Seat) -> Result<Process, Failure> {
+    let places = write_files(built, seat)?;
+    let (program, arguments) = seat.command(built.runtime.java().to_owned(), arguments(built, seat)?);
     Process::start(&Launch {
         name: format!("Cassandra in {}", built.directory.display()),
         program,
@@ -367,7 +363,20 @@ fn launch(built: &CassandraBuilder, seat: &Seat, flags: &[&str]) -> Result<Proce
     })
 }
 
-fn arguments(built: &CassandraBuilder, seat: &Seat, once: &[&str]) -> Result<Vec<OsString>, Failure> {
+fn write_files(built: &CassandraBuilder, seat: &Seat) -> Result<cassandra_files::Places, Failure> {
+    let places = cassandra_files::Places::new(&built.directory);
+    let settings = cassandra_files::Settings {
+        cluster_name: &built.cluster_name,
+        seat,
+        membership: built.membership.as_ref(),
+        data_directories: built.data_directories,
+        extra: &built.yaml,
+    };
+    cassandra_files::write(&places, &settings)?;
+    Ok(places)
+}
+
+fn arguments(built: &CassandraBuilder, seat: &Seat) -> Result<Vec<OsString>, Failure> {
     let places = cassandra_files::Places::new(&built.directory);
     let mut flags: Vec<String> =
         MEMORY_FLAGS.iter().chain(&HASTE_FLAGS).map(|&flag| flag.to_owned()).collect();
@@ -394,7 +403,6 @@ fn arguments(built: &CassandraBuilder, seat: &Seat, once: &[&str]) -> Result<Vec
         ],
     });
     flags.extend(built.jvm.iter().cloned());
-    flags.extend(once.iter().map(|&flag| flag.to_owned()));
     flags.extend(["-cp".to_owned(), built.runtime.class_path()?]);
     flags.push("org.apache.cassandra.service.CassandraDaemon".to_owned());
     Ok(flags.into_iter().map(OsString::from).collect())

@@ -13,6 +13,7 @@ use crate::{CassyServer, Doing, Failure, Probe, wait_for};
 
 const JOB_LIMIT: Duration = Duration::from_secs(600);
 pub(crate) const NODE_BACKUP: u32 = 2;
+const INCREMENT: u32 = 3;
 pub(crate) const NODE_RESTORE: u32 = 2;
 
 /// How one node's part ended, and the message.
@@ -45,6 +46,24 @@ impl CassyServer {
             cluster_id: cluster_id.to_owned(),
             target_ips: targets.to_vec(),
             backup_type: NODE_BACKUP,
+            ..BackupRequest::default()
+        };
+        Ok(self.client()?.take_backup(request).await.doing(|| "TakeBackup")?.into_inner())
+    }
+
+    /// Begins a backup of type 3, on this snapshot.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn begin_increment(
+        &self,
+        cluster_id: &str,
+        snapshot_id: &str,
+    ) -> Result<BackupResponse, Failure> {
+        let request = BackupRequest {
+            cluster_id: cluster_id.to_owned(),
+            snapshot_id: snapshot_id.to_owned(),
+            backup_type: INCREMENT,
             ..BackupRequest::default()
         };
         Ok(self.client()?.take_backup(request).await.doing(|| "TakeBackup")?.into_inner())

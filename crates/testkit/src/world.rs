@@ -320,6 +320,17 @@ impl<N: Node> World<N> {
         Ok(snapshot_id)
     }
 
+    /// Takes a backup of type 3 on this snapshot, waits until it is complete, and answers its message.
+    ///
+    /// # Errors
+    /// When the server refuses, or the backup fails.
+    pub async fn add_increment(&self, cluster_id: &str, snapshot_id: &str) -> Result<String, Failure> {
+        self.server.begin_increment(cluster_id, snapshot_id).await?;
+        let outcome = self.backup_outcome(snapshot_id).await?;
+        completed("the increment", outcome.clone())?;
+        Ok(outcome.1)
+    }
+
     /// Begins a restore of type 2.
     ///
     /// # Errors

@@ -85,6 +85,8 @@ pub(crate) struct Backup {
     pub(crate) files: u64,
     /// A table has counters.
     pub(crate) counters: bool,
+    /// The materialized views, `keyspace.view`.
+    pub(crate) views: Vec<String>,
     /// The smallest `gc_grace_seconds` of any table.
     pub(crate) gc_grace_seconds: u64,
 }

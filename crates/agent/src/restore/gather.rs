@@ -16,8 +16,8 @@ use super::facts::{Agent, Backup, Facts, Found, Known, Owner, Root, Running, Sid
 use super::layout::{Layout, names_the_root};
 use super::manifest::{Manifest, directories, table_directory};
 use super::marker::{self, Marker, STAGED, Staging};
-use super::schema;
 use super::tree::{FileError, Found as TreeFound, Kind, Ownership, Steps, Tree};
+use super::{schema, spread};
 use crate::failure::chain;
 use crate::inspect::account::Accounts;
 use crate::inspect::configuration::{Configuration, Recorded};
@@ -66,9 +66,12 @@ pub(crate) fn gather(
     facts.staging = staging(request.scope, layout.roots(), &marker);
     let looks = Looks { machine, header, agent: &facts.agent, staging: facts.staging, marker: &marker };
     facts.roots = layout.roots().iter().map(|path| looks.root(path)).collect();
-    let begun_ns = facts.begun_ns();
-    facts.sides = sides(&known.configuration, begun_ns);
-    facts.complete = take_inventory(manifest, layout, facts.staging, &mut facts.roots)?;
+    facts.sides = sides(&known.configuration, facts.begun_ns());
+    if let Target::Known(known) = &mut facts.target
+        && let Some(layout) = &mut known.layout
+    {
+        facts.complete = take_inventory(manifest, layout, facts.staging, &mut facts.roots)?;
+    }
     Ok(facts)
 }
 
@@ -100,6 +103,7 @@ fn backup(manifest: &Manifest) -> Backup {
         configuration: header.configuration.clone(),
         files: manifest.files,
         counters: schema::has_counters(&header.schema),
+        views: schema::views(&header.schema),
         gc_grace_seconds: schema::smallest_gc_grace_seconds(&header.schema),
     }
 }
@@ -358,10 +362,11 @@ fn known_mode(recorded: u32, default: u32) -> u32 {
     }
 }
 
-/// Compares what lies in the roots with what the manifest wants there. True when it is exactly that.
+/// Compares what lies in the roots with what the manifest wants there, and assigns what is spread. True when it is
+/// exactly that.
 fn take_inventory(
     manifest: &Manifest,
-    layout: &Layout,
+    layout: &mut Layout,
     staging: &str,
     roots: &mut [Root],
 ) -> Result<bool, RestoreError> {
@@ -376,7 +381,13 @@ fn take_inventory(
     let mut everything = true;
     for entry in manifest.entries()? {
         let entry = entry?;
-        let index = layout.root_of(&entry);
+        let others = collisions.of(&entry);
+        let index = layout.root_of(&entry).unwrap_or_else(|| {
+            let is_there = |index: usize| has_some_of(&entry, index, trees.get(index), &present);
+            let index = spread::choose(layout.data(), others, roots, is_there);
+            layout.assign(&entry, index);
+            index
+        });
         collisions.check(&entry, index).map_err(|reason| manifest.refuse(reason))?;
         let (Some(root), Some(staged)) = (roots.get_mut(index), trees.get(index)) else { continue };
         everything &= take_sstable(&entry, index, root, staged.as_ref(), &mut present);
@@ -410,6 +421,10 @@ impl Present {
     /// True when the file is there; it is not looked for again.
     fn take(&mut self, index: usize, path: &str, size: u64) -> bool {
         self.0.remove(&fingerprint(index, path, size))
+    }
+
+    fn has(&self, index: usize, path: &str, size: u64) -> bool {
+        self.0.contains(&fingerprint(index, path, size))
     }
 
     /// What is left is nothing that the backup has.
@@ -456,13 +471,18 @@ struct Collisions {
 }
 
 impl Collisions {
-    fn check(&mut self, entry: &SstableEntry, root: usize) -> Result<(), String> {
+    /// The roots that have an SSTable of this name already.
+    fn of(&mut self, entry: &SstableEntry) -> &[usize] {
         let name = (entry.table.clone(), entry.index.clone(), entry.name.clone());
         if self.name.as_ref() != Some(&name) {
             self.name = Some(name);
             self.roots.clear();
         }
-        if self.roots.contains(&root) {
+        &self.roots
+    }
+
+    fn check(&mut self, entry: &SstableEntry, root: usize) -> Result<(), String> {
+        if self.of(entry).contains(&root) {
             let table = table_directory(entry);
             return Err(format!(
                 "SSTable {} of {}/{table} was in several data directories, and this node has one place for all",
@@ -472,6 +492,18 @@ impl Collisions {
         self.roots.push(root);
         Ok(())
     }
+}
+
+/// True when a part of the SSTable was brought to this root.
+fn has_some_of(entry: &SstableEntry, index: usize, staged: Option<&Option<Tree>>, present: &Present) -> bool {
+    let table = table_directory(entry);
+    let names = directories(entry, &table);
+    let prefix = names.join("/");
+    let staged = staged.and_then(Option::as_ref).and_then(|tree| tree.descend(&names).ok().flatten());
+    entry.files.iter().any(|file| {
+        present.has(index, &format!("{prefix}/{}", file.name), file.size)
+            || staged.as_ref().is_some_and(|tree| matches!(tree.stat(OsStr::new(&file.name)), Ok(Some(_))))
+    })
 }
 
 /// True when all files of the SSTable are in place.

@@ -2,9 +2,12 @@
 //!
 //! A table's SSTables may lie in any data directory, in whichever combination; only what Cassandra keeps in one
 //! place has to be there: the node's own system tables, in `local_system_data_file_directory` or else in the
-//! first data directory.
+//! first data directory. Everything else goes back to the directory that it came from; where the target has more or
+//! fewer of them, whoever has seen how full they are assigns each SSTable.
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use cassy_backup_format::{ConfigurationFacts, SstableEntry};
 
@@ -24,6 +27,10 @@ pub(crate) struct Layout {
     local: usize,
     /// Where the backup's list of directories has the one for local system data.
     recorded_local: Option<usize>,
+    /// How many data directories the backup's node had.
+    recorded_data: usize,
+    /// Where what is spread goes, by a fingerprint, as there may be very many.
+    assigned: Arc<HashMap<[u8; 16], usize>>,
 }
 
 impl Layout {
@@ -43,7 +50,9 @@ impl Layout {
             .local_system_data_directory
             .as_ref()
             .and_then(|local| recorded.data_directories.iter().position(|directory| directory == local));
-        Some(Self { roots, data, local, recorded_local })
+        let recorded_data = recorded.data_directories.len() - usize::from(recorded_local.is_some());
+        let assigned = Arc::default();
+        Some(Self { roots, data, local, recorded_local, recorded_data, assigned })
     }
 
     /// The data directories, and behind them the one for local system data when it is a separate one.
@@ -51,18 +60,52 @@ impl Layout {
         &self.roots
     }
 
-    /// The index of the root that an SSTable goes to.
-    pub(crate) fn root_of(&self, entry: &SstableEntry) -> usize {
+    /// The index of the root that an SSTable goes to; `None` when that is still to be assigned.
+    pub(crate) fn root_of(&self, entry: &SstableEntry) -> Option<usize> {
         if is_local_system(&entry.table.keyspace, &entry.table.table) {
-            return self.local;
+            return Some(self.local);
+        }
+        if self.is_spread() {
+            return self.assigned.get(&fingerprint(entry)).copied();
         }
         let recorded = usize::try_from(entry.directory).unwrap_or(0);
         let position = match self.recorded_local {
             Some(local) if local < recorded => recorded - 1,
             _ => recorded,
         };
-        position % self.data
+        Some(position % self.data)
     }
+
+    /// Whether the backup's node had another number of data directories.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.recorded_data != self.data
+    }
+
+    /// How many data directories the backup's node had.
+    pub(crate) fn recorded_data(&self) -> usize {
+        self.recorded_data
+    }
+
+    /// The roots that an SSTable can be assigned to.
+    pub(crate) fn data(&self) -> std::ops::Range<usize> {
+        0..self.data
+    }
+
+    /// Assigns an SSTable for which there is no root yet.
+    pub(crate) fn assign(&mut self, entry: &SstableEntry, root: usize) {
+        Arc::make_mut(&mut self.assigned).insert(fingerprint(entry), root);
+    }
+}
+
+fn fingerprint(entry: &SstableEntry) -> [u8; 16] {
+    let SstableEntry { table, index, name, directory, .. } = entry;
+    let mut hasher = blake3::Hasher::new();
+    for text in [&table.keyspace, &table.table, &table.id, index.as_ref().unwrap_or(&String::new()), name] {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    }
+    hasher.update(&directory.to_le_bytes());
+    let digest = *hasher.finalize().as_bytes();
+    std::array::from_fn(|place| digest.get(place).copied().unwrap_or_default())
 }
 
 fn add(roots: &mut Vec<PathBuf>, directory: &str) -> usize {
@@ -131,22 +174,33 @@ mod tests {
     }
 
     #[test]
-    fn directories_keep_their_order_and_fewer_are_shared() {
-        let layout = Layout::new(&facts(&["/a", "/b"], None), &facts(&["/1", "/2", "/3"], None)).unwrap();
-        assert_eq!([0, 1, 2].map(|directory| layout.root_of(&entry("ks", "t", directory))), [0, 1, 0]);
+    fn as_many_directories_keep_their_order_and_for_others_everything_is_assigned() {
+        let same = Layout::new(&facts(&["/a", "/b"], None), &facts(&["/1", "/2"], None)).unwrap();
+        assert_eq!([0, 1].map(|directory| same.root_of(&entry("ks", "t", directory))), [Some(0), Some(1)]);
+        for (is, was) in [(&["/a", "/b"][..], &["/1", "/2", "/3"][..]), (&["/a", "/b"], &["/1"])] {
+            let mut layout = Layout::new(&facts(is, None), &facts(was, None)).unwrap();
+            let (one, other) = (entry("ks", "t", 0), entry("ks", "t", 1));
+            assert_eq!((layout.root_of(&one), layout.data()), (None, 0..2));
+            layout.assign(&one, 1);
+            assert_eq!((layout.root_of(&one), layout.root_of(&other)), (Some(1), None));
+            assert_eq!(layout.root_of(&entry("system", "local", 0)), Some(0), "it has a place of its own");
+        }
     }
 
     #[test]
     fn local_system_data_has_its_own_place() {
         let one = Layout::new(&facts(&["/a", "/b"], None), &facts(&["/1", "/2"], None)).unwrap();
-        assert_eq!(one.root_of(&entry("system", "local", 1)), 0);
-        assert_eq!(one.root_of(&entry("system", "paxos", 1)), 1);
-        assert_eq!(one.root_of(&entry("system_auth", "roles", 1)), 1);
+        assert_eq!(one.root_of(&entry("system", "local", 1)), Some(0));
+        assert_eq!(one.root_of(&entry("system", "paxos", 1)), Some(1));
+        assert_eq!(one.root_of(&entry("system_auth", "roles", 1)), Some(1));
         let two =
             Layout::new(&facts(&["/a", "/b"], Some("/l")), &facts(&["/L", "/1", "/2"], Some("/L"))).unwrap();
         assert_eq!(two.roots().len(), 3);
-        assert_eq!(two.root_of(&entry("system_schema", "tables", 0)), 2);
-        assert_eq!((two.root_of(&entry("ks", "t", 1)), two.root_of(&entry("ks", "t", 2))), (0, 1));
+        assert_eq!(two.root_of(&entry("system_schema", "tables", 0)), Some(2));
+        assert_eq!(
+            (two.root_of(&entry("ks", "t", 1)), two.root_of(&entry("ks", "t", 2))),
+            (Some(0), Some(1))
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod place;
 mod plan;
 mod retry;
 mod schema;
+mod spread;
 mod stage;
 mod tokens;
 mod tree;

@@ -157,7 +157,7 @@ impl Begun {
         for entry in manifest.entries()? {
             let entry = entry?;
             progress.beat();
-            let destination = self.destinations.get(layout.root_of(&entry));
+            let destination = layout.root_of(&entry).and_then(|root| self.destinations.get(root));
             let destination =
                 destination.ok_or_else(|| manifest.refuse("a data directory is not there".to_owned()))?;
             place(destination, &entry)?;

@@ -15,6 +15,8 @@ use super::marker::{Staging, Way};
 use crate::inspect::configuration::{RackFile, simple_name};
 
 const MOVE: &str = "move them aside, or set move_aside to have it done";
+/// Views that are named in a warning.
+const SHOWN_VIEWS: usize = 10;
 /// Room for directories and the file system's own needs, beside the files.
 const SPARE_BYTES: u64 = 16 << 20;
 
@@ -52,6 +54,7 @@ pub(crate) fn plan(facts: &Facts) -> RestorePlan {
     }
     moved_aside(facts, &mut plan);
     age(facts, &mut plan.warnings);
+    views(facts, &mut plan.warnings);
     plan
 }
 
@@ -249,11 +252,11 @@ fn formats(
 /// What may differ, and should be known.
 fn changed(facts: &Facts, known: &Known, warnings: &mut Vec<String>) {
     let (was, is) = (&facts.backup.configuration, &known.configuration);
-    if was.data_directories.len() != facts.roots.len() {
+    if let Some(layout) = known.layout.as_ref().filter(|layout| layout.is_spread()) {
         warnings.push(format!(
-            "the backup's node had {} data directories, this one has {}: the files are spread anew",
-            was.data_directories.len(),
-            facts.roots.len()
+            "the backup's node had {} data directories, this one has {}: each SSTable goes where most room is left",
+            layout.recorded_data(),
+            layout.data().len()
         ));
     }
     let is_copy = matches!(facts.way, RestoreWay::Copy { .. });
@@ -484,6 +487,25 @@ fn age(facts: &Facts, warnings: &mut Vec<String>) {
             days(facts.backup.gc_grace_seconds)
         ));
     }
+}
+
+/// Of the whole cluster at one instant nothing is to be said: there nobody wrote.
+fn views(facts: &Facts, warnings: &mut Vec<String>) {
+    let views = &facts.backup.views;
+    if views.is_empty() || facts.scope == RestoreScope::Cluster {
+        return;
+    }
+    let mut named: Vec<String> = views.iter().take(SHOWN_VIEWS).cloned().collect();
+    if views.len() > SHOWN_VIEWS {
+        named.push(format!("and {} more", views.len() - SHOWN_VIEWS));
+    }
+    warnings.push(format!(
+        "materialized views ({}): a backup of single nodes does not promise that they agree with their tables: the \
+         snapshots of a view and of its table are not of one instant, and its rows may lie on other nodes; nodetool \
+         repair does not mend that: drop and create again each view whose table was written to during the backup or \
+         since",
+        named.join(", ")
+    ));
 }
 
 fn days(seconds: u64) -> String {

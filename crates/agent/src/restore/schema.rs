@@ -1,4 +1,4 @@
-//! What the `schema.cql` texts of a backup tell the operator of a restore. A look for two words, no parser: what
+//! What the `schema.cql` texts of a backup tell the operator of a restore. A look for some words, no parser: what
 //! it overlooks costs a hint, nothing else.
 
 use cassy_backup_format::TableSchema;
@@ -11,6 +11,21 @@ const NONE: u64 = 0;
 /// True when a table has counters.
 pub(crate) fn has_counters(schema: &[TableSchema]) -> bool {
     schema.iter().any(|table| words(&table.cql).any(|word| word.eq_ignore_ascii_case("counter")))
+}
+
+/// The materialized views, `keyspace.view`, in order.
+pub(crate) fn views(schema: &[TableSchema]) -> Vec<String> {
+    let views = schema.iter().filter(|table| is_view(&table.cql));
+    let mut views: Vec<_> =
+        views.map(|view| format!("{}.{}", view.table.keyspace, view.table.table)).collect();
+    views.sort();
+    views
+}
+
+/// Its statement has a schema of its own, after the types that it uses.
+fn is_view(cql: &str) -> bool {
+    let mut words = words(cql).skip_while(|word| !word.eq_ignore_ascii_case("materialized"));
+    words.nth(1).is_some_and(|word| word.eq_ignore_ascii_case("view"))
 }
 
 /// The smallest `gc_grace_seconds` of any table whose schema is known.
@@ -40,6 +55,20 @@ mod tests {
     fn schema(cql: &str) -> TableSchema {
         let table = TableRef { keyspace: "k".to_owned(), table: "t".to_owned(), id: "0".repeat(32) };
         TableSchema { table, cql: cql.to_owned() }
+    }
+
+    #[test]
+    fn views_are_found_and_named() {
+        let named = |name: &str, cql: &str| {
+            let mut schema = schema(cql);
+            schema.table.table = name.to_owned();
+            schema
+        };
+        let view = "CREATE TYPE k.u (a int);\nCREATE MATERIALIZED VIEW IF NOT EXISTS k.v AS\n ...";
+        let all =
+            [named("w", view), named("t", "CREATE TABLE k.t (materialized int, view int)"), named("v", view)];
+        assert_eq!(views(&all), ["k.v", "k.w"]);
+        assert_eq!(views(&all[1..2]), Vec::<String>::new());
     }
 
     #[test]

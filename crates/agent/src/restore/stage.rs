@@ -117,7 +117,7 @@ impl Stager {
     }
 
     fn destination(&self, entry: &SstableEntry) -> Result<&Arc<Destination>, RestoreError> {
-        let destination = self.destinations.get(self.layout.root_of(entry));
+        let destination = self.layout.root_of(entry).and_then(|root| self.destinations.get(root));
         destination.ok_or_else(|| self.manifest.refuse("a data directory is not there".to_owned()))
     }
 

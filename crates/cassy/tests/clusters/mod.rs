@@ -12,7 +12,7 @@ mod writer;
 pub(crate) use agents::{Agents, Watch, is_locked, manifest_exists, thaw};
 pub(crate) use applications::{Applications, freeze, frozen};
 pub(crate) use bank::{Accounts, Bank, accounts, is_whole};
-pub(crate) use kept::{Kept, back_up, files_are_back, nothing_of_ours_is_left};
+pub(crate) use kept::{Kept, KeptFiles, back_up, files_are_back, nothing_of_ours_is_left};
 pub(crate) use rows::{SIMPLE, SPREAD, fingerprints, write};
 pub(crate) use writer::{Acknowledged, Writer, missing};
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cassy_backup_format::{BackupId, ClusterId, ClusterManifest};
-use cassy_catalog::{ClusterRow, JobKind};
+use cassy_catalog::{ClusterNode, ClusterRow, JobKind};
 use cassy_store::StoreError;
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::OwnedSemaphorePermit;
@@ -136,13 +136,14 @@ impl Service {
             refusals.extend(refuse_replaced_that_live(&answers, &nodes).err());
             refusals.extend(refuse_others_that_live(&answers, &others, &registered.cluster_name).err());
         }
-        let mut told = Vec::new();
+        let now_there = self.parts.catalog.cluster_nodes(&request.cluster_id).await.unwrap_or_default();
+        let mut told = replaced(&now_there, &nodes);
         if !request.snapshot_only {
             let newest = self.with_increments(&manifest, nodes.clone()).await?;
             if whole_cluster {
-                told = left_out(&request, &newest, &manifest, is_copy);
+                told.extend(left_out(&request, &newest, &manifest, is_copy));
             } else {
-                told = taken(&newest, &manifest);
+                told.extend(taken(&newest, &manifest));
                 nodes = newest;
             }
         }
@@ -258,6 +259,21 @@ fn refuse_replaced_that_live(
         }
     }
     Ok(())
+}
+
+/// The targets at whose address another node is registered than the one that comes back.
+fn replaced(registered: &[ClusterNode], nodes: &Nodes<RestoreNode>) -> Vec<String> {
+    let others = registered.iter().filter_map(|known| {
+        let (target, node) = nodes.get_key_value(&known.address)?;
+        (known.host_id != node.host_id.to_string()).then(|| {
+            format!(
+                "{target}: another node is registered at this address (host id {}) than the one that comes back (host id {}); \
+                 the registered one must never start again",
+                known.host_id, node.host_id
+            )
+        })
+    });
+    others.collect()
 }
 
 /// The registered nodes that get nothing back and whose place nobody takes: they came after the backup.

@@ -56,17 +56,6 @@ impl ClusterNode {
         std::fs::read_link(&link).doing(|| format!("read {link}"))
     }
 
-    /// Starts a wiped node as another one in the place of the one that had this address: it takes over the tokens,
-    /// under a host id of its own.
-    ///
-    /// # Errors
-    /// When it does not start.
-    pub async fn start_as_replacement(&mut self) -> Result<(), Failure> {
-        let replaced = format!("-Dcassandra.replace_address_first_boot={}", self.address());
-        // Without streaming, which would only take time.
-        self.cassandra.start_with(&[&replaced, "-Dcassandra.allow_unsafe_replace=true"]).await
-    }
-
     /// Which nodes it sees alive, and on their way in or out as well.
     pub(super) async fn sees_alive(&self) -> Result<BTreeSet<IpAddr>, Failure> {
         let mut session = self.cassandra.jmx().await?;

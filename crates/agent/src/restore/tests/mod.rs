@@ -7,6 +7,7 @@ mod fixture;
 mod hostile;
 mod obstacles;
 mod rules;
+mod spread;
 mod undo;
 mod unseen;
 mod whole_cluster;

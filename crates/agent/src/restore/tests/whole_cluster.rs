@@ -3,7 +3,7 @@
 use std::fs;
 
 use cassy_agent_protocol::{ReadTokensRequest, Reply, RestorePlan, RestoreRequest, RestoreScope, RestoreWay};
-use cassy_backup_format::BackupId;
+use cassy_backup_format::{BackupId, TableSchema};
 
 use super::super::read_tokens;
 use super::fixture::{Backup, Node, YAML, table};
@@ -258,4 +258,26 @@ async fn changes_from_after_the_instant_are_in_the_way_of_a_whole_cluster() {
         findings[0].starts_with(&format!("cdc directory {} is not empty", cdc.display())),
         "{findings:?}"
     );
+}
+
+/// At the one instant of a cluster nobody wrote.
+#[tokio::test]
+async fn of_single_nodes_it_is_said_what_is_not_promised_of_views() {
+    let (mut backup, node) = (Backup::whole().await, Node::new());
+    for number in 10..22 {
+        let table = table("ks", &format!("view{number}"), number);
+        let cql = format!("CREATE MATERIALIZED VIEW ks.view{number} AS ...");
+        backup.header.tables.push(table.clone());
+        backup.header.schema.push(TableSchema { table, cql });
+    }
+    let request = backup.request(&node).await;
+    let told = |plan: RestorePlan| plan.warnings.into_iter().find(|warning| warning.contains("views"));
+    let warning = told(planned(&node, &request).await).unwrap();
+    assert!(warning.starts_with("materialized views (ks.view10, ks.view11, "), "{warning}");
+    assert!(
+        warning.contains("ks.view19, and 2 more)") && warning.contains("drop and create again"),
+        "{warning}"
+    );
+    let request = RestoreRequest { scope: RestoreScope::Cluster, ..request };
+    assert_eq!(told(planned(&node, &request).await), None);
 }

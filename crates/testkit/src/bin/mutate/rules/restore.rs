@@ -11,6 +11,7 @@ const NO_COPY: Test =
 const PLAN: &str = "crates/agent/src/restore/plan.rs";
 const MARKER: &str = "crates/agent/src/restore/marker.rs";
 const PLACE: &str = "crates/agent/src/restore/place.rs";
+const SPREAD: &str = "crates/agent/src/restore/spread.rs";
 
 pub(super) const RULES: &[Mutation] = &[
     Mutation {
@@ -240,6 +241,22 @@ pub(super) const RULES: &[Mutation] = &[
         find: "if needed > 0 && ",
         replace: "if false && ",
         test: agent("restore::tests::obstacles::space_owner_and_access_are_looked_at"),
+    },
+    Mutation {
+        name: "spread-without-room",
+        removed: "with more or fewer data directories an SSTable goes where most room is left",
+        file: SPREAD,
+        find: "(room(roots, *index), Reverse(*index))",
+        replace: "(room(roots, *index).0.min(0), Reverse(*index))",
+        test: agent("restore::spread::tests::each_goes_where_most_room_is_left"),
+    },
+    Mutation {
+        name: "spread-anew",
+        removed: "what was brought to a data directory stays there",
+        file: SPREAD,
+        find: "free().find(|index| is_there(*index))",
+        replace: "free().find(|index| false && is_there(*index))",
+        test: agent("restore::tests::spread::what_was_brought_somewhere_stays_there"),
     },
     Mutation {
         name: "findings-only-told",

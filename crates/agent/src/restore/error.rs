@@ -29,8 +29,8 @@ pub(crate) enum RestoreError {
     /// Of another cluster, node or backup, marked corrupt, or with a name that could leave its place.
     #[error("node manifest {key} is refused: {reason}")]
     Refused { key: ObjectKey, reason: String },
-    /// What stands in the way, one finding per line.
-    #[error("the restore cannot begin:\n{}", .findings.join("\n"))]
+    /// What stands in the way.
+    #[error("the restore cannot begin: {}", .findings.join("; "))]
     Findings { findings: Vec<String> },
     #[error("object {key}{} does not match the backup: {reason}", file_of(.file))]
     Corrupt { key: ObjectKey, file: Option<String>, reason: String },

@@ -329,6 +329,7 @@ impl Notes {
         key: &ObjectKey,
     ) -> Result<(), SupersededError> {
         for entry in directory.each_entry().map_err(file)? {
+            self.ctx.check().map_err(transfer)?;
             let (name, kind) = entry.map_err(file)?;
             let Some(name) = name.into_string().ok().filter(|name| ComponentName::parse(name).is_some())
             else {

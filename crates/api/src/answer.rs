@@ -34,7 +34,11 @@ impl From<Cluster> for proto::cluster_listing_response::Entry {
 }
 
 impl From<NodeEntry> for proto::backup_listing_response::Entry {
-    fn from(entry: NodeEntry) -> Self {
+    fn from(mut entry: NodeEntry) -> Self {
+        // What each node knew is in its own entry.
+        if let Some(freeze) = &mut entry.freeze {
+            freeze.undelivered.retain(|node, _| *node == entry.target_ip);
+        }
         Self {
             cluster_id: entry.cluster_id,
             target_ip: entry.target_ip,

@@ -56,6 +56,8 @@ pub trait Cassandra: Send {
     async fn system_writes(&mut self, tables: &[(String, String)]) -> Result<u64, NodeError>;
     /// What the node knows of writes that some replicas do not have.
     async fn undelivered(&mut self) -> Result<Undelivered, NodeError>;
+    /// For how long the node's process has been running.
+    async fn uptime(&mut self) -> Result<Duration, NodeError>;
     /// How long the node works on a write before it gives it up.
     async fn write_timeout(&mut self) -> Result<Duration, NodeError>;
     /// Takes a snapshot of these keyspaces. That it returned proves nothing.
@@ -103,8 +105,6 @@ pub struct NodeDescription {
     pub data_directories: Vec<String>,
     /// Whether flushed SSTables are linked into `backups/` directories.
     pub incremental_backups: bool,
-    /// Since the process was started.
-    pub uptime: Duration,
     pub tokens: Vec<String>,
     pub datacenter: String,
     pub rack: String,

@@ -153,7 +153,7 @@ async fn incremental_backups_have_to_be_on_now_and_at_the_base() {
 #[tokio::test]
 async fn a_node_that_was_started_since_with_another_configuration_has_a_gap() {
     let scene = Scene::set().await;
-    *scene.ring.configured.lock().unwrap() = Some(false);
+    scene.ring.off_at_start.store(true, Ordering::SeqCst);
     *scene.ring.uptime.lock().unwrap() = Duration::from_secs(86_400);
     let base = scene.snapshot().await;
     scene.increment(&base).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_node_that_was_started_since_with_another_configuration_has_a_gap() {
     let error = scene.refused(&base).await;
     assert!(error.message.contains("was started after the backup"), "{error}");
     assert!(error.hints[0].contains("backup_type 2"), "{error:?}");
-    *scene.ring.configured.lock().unwrap() = Some(true);
+    scene.ring.off_at_start.store(false, Ordering::SeqCst);
     scene.increment(&base).await.unwrap();
 }
 

@@ -12,7 +12,7 @@ use cassy_sstable::{
 use super::inventory::{TableContent, small_file};
 use super::sstables::SstableFiles;
 use crate::context::ProgressSink;
-use crate::directory::FileError;
+use crate::directory::{FileError, FileStat};
 use crate::failure::chain;
 
 /// More than the largest TOC that is taken for one.
@@ -186,10 +186,15 @@ impl LookedAt {
         Self { ns: i64::try_from(ns).unwrap_or(i64::MAX) }
     }
 
-    /// Nothing is linked to it any more: a link changes the file's `ctime`.
-    fn is_settled(self, sstable: &SstableFiles) -> bool {
-        let linking = i64::try_from(LINKING.as_nanos()).unwrap_or(i64::MAX);
-        sstable.files.iter().all(|(_, stat)| stat.ctime_ns < self.ns.saturating_sub(linking))
+    /// Nothing is linked to it any more. A link changes the file's `ctime`; but so does the snapshot of a live SSTable,
+    /// whose files were linked when they were written. Only its TOC.txt is written again later.
+    fn is_settled(self, sstable: &SstableFiles, is_live: bool) -> bool {
+        let before = self.ns.saturating_sub(i64::try_from(LINKING.as_nanos()).unwrap_or(i64::MAX));
+        let written = |stat: &FileStat| stat.birth_ns.unwrap_or(i64::MIN).max(stat.mtime_ns);
+        let mut files = sstable.files.iter();
+        files.all(|(component, stat)| {
+            stat.ctime_ns < before || is_live && (component == TOC_COMPONENT || written(stat) < before)
+        })
     }
 }
 
@@ -205,9 +210,13 @@ pub(crate) enum Linked {
 }
 
 /// With a TOC.txt it is whole when all is there that this names. Without one (see [`problem_without_toc`]), or without
-/// the index that it names, more may follow until nothing has for a while.
-pub(crate) fn how_linked(sstable: &SstableFiles, looked_at: LookedAt) -> Result<Linked, FileError> {
-    let is_settled = looked_at.is_settled(sstable);
+/// the index that it names, more may follow until nothing has for a while. It is live when the witness has it, too.
+pub(crate) fn how_linked(
+    sstable: &SstableFiles,
+    looked_at: LookedAt,
+    is_live: bool,
+) -> Result<Linked, FileError> {
+    let is_settled = looked_at.is_settled(sstable, is_live);
     let needs = if is_settled { Needs::Rows } else { Needs::All };
     Ok(match sstable_problem(sstable, needs)? {
         None if is_settled || sstable.files.get(TOC_COMPONENT).is_some() => Linked::Whole,
@@ -229,7 +238,11 @@ const NEEDED_WITHOUT_TOC: [&[&str]; 4] = [
 fn problem_without_toc(sstable: &SstableFiles) -> Option<String> {
     let is_there = |component: &&str| sstable.files.get(component).is_some();
     let lacking = NEEDED_WITHOUT_TOC.iter().filter(|any| !any.iter().any(is_there));
-    let lacking: Vec<String> = lacking.map(|any| any.join(" or ")).collect();
+    let mut lacking: Vec<String> = lacking.map(|any| any.join(" or ")).collect();
+    // The two indexes of the format BTI are written together.
+    if is_there(&"Partitions.db") && !is_there(&"Rows.db") {
+        lacking.push("Rows.db".to_owned());
+    }
     let path = sstable.full_path().join(&sstable.name);
     (!lacking.is_empty())
         .then(|| format!("{} has no {TOC_COMPONENT}, and lacks {}", path.display(), lacking.join(", ")))

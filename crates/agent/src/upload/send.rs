@@ -8,7 +8,7 @@ use cassy_store::{ObjectWriter, Store, StoreError};
 use tar::{EntryType, Header};
 
 use super::error::{UploadError, blocking};
-use super::meter::{Look, Meter};
+use super::meter::Look;
 use super::reading::{Buffers, Content, Reading};
 use crate::context::Context;
 use crate::snapshot::SstableFiles;
@@ -37,7 +37,6 @@ pub(super) enum Parcel {
 pub(super) struct Sender<'a> {
     pub(super) ctx: &'a Context,
     pub(super) store: &'a dyn Store,
-    pub(super) meter: &'a Meter,
     pub(super) buffers: &'a Buffers,
 }
 
@@ -57,14 +56,12 @@ impl Sender<'_> {
         sstable: &Arc<SstableFiles>,
         parcel: &Parcel,
         key: ObjectKey,
+        read: &mut Look<'_>,
     ) -> Result<(Vec<Sent>, ObjectEntry), UploadError> {
-        let mut read = self.meter.look();
-        let (sent, object) = match parcel {
-            Parcel::File(component) => self.file(sstable, component, key, &mut read).await?,
-            Parcel::Tar(components) => self.tar(sstable, components, key, &mut read).await?,
-        };
-        read.keep(sent.len() as u64);
-        Ok((sent, object))
+        match parcel {
+            Parcel::File(component) => self.file(sstable, component, key, read).await,
+            Parcel::Tar(components) => self.tar(sstable, components, key, read).await,
+        }
     }
 
     async fn file(

@@ -102,12 +102,8 @@ async fn send(
     if !small.is_empty() {
         parcels.push(Parcel::Tar(small.into_iter().map(|(component, _)| component.clone()).collect()));
     }
-    if parcels.is_empty() {
-        return Ok(());
-    }
-    let attempt = upload.next_attempt()?;
-    for parcel in parcels {
-        let (members, object) = send_parcel(upload, table, sstable, &parcel, attempt).await?;
+    let sent = if parcels.is_empty() { Vec::new() } else { resent(upload, table, sstable, &parcels).await? };
+    for (members, object) in sent {
         let number = line.object(object);
         for sent in members {
             upload.count_sent(sent.content.stat.size);
@@ -117,29 +113,18 @@ async fn send(
     Ok(())
 }
 
-/// Sends it; again, under another key, when the store fails and may be better in a moment: what else was sent in hours
-/// is not lost by that.
-async fn send_parcel(
+/// Sends all of them; again, as another attempt, when the store fails and may be better in a moment: what else was sent
+/// in hours is not lost by that.
+async fn resent(
     upload: &Upload,
     table: &TableRef,
     sstable: &Arc<SstableFiles>,
-    parcel: &Parcel,
-    mut attempt: Attempt,
-) -> Result<(Vec<Sent>, ObjectEntry), UploadError> {
-    let Upload { ctx, meter, buffers, keys, .. } = upload;
-    let sender = Sender { ctx, store: upload.store.as_ref(), meter, buffers };
-    let (host, index, name) = (&upload.request.host_id, sstable.index(), &sstable.name);
+    parcels: &[Parcel],
+) -> Result<Vec<(Vec<Sent>, ObjectEntry)>, UploadError> {
     let mut pauses = PAUSES.iter();
     loop {
-        ctx.check()?;
-        let key = match parcel {
-            Parcel::File(component) => {
-                keys.component(host, table, index, name, attempt, &sstable.file_name(component))
-            }
-            Parcel::Tar(_) => keys.small_tar(host, table, index, name, attempt),
-        };
-        let key = key.map_err(|source| UploadError::Key { source })?;
-        let error = match sender.parcel(sstable, parcel, key).await {
+        upload.ctx.check()?;
+        let error = match attempted(upload, table, sstable, parcels).await {
             Err(error @ UploadError::Store { .. }) if error.kind() == AgentErrorKind::Transient => error,
             outcome => return outcome,
         };
@@ -147,10 +132,39 @@ async fn send_parcel(
         tracing::warn!(error = chain(&error), ?pause, "the store failed; trying again");
         upload.left_orphans.store(true, Ordering::Relaxed);
         tokio::select! {
-            () = ctx.cancel.cancelled() => return Err(UploadError::Cancelled),
-            () = sleep(*pause) => attempt = upload.next_attempt()?,
+            () = upload.ctx.cancel.cancelled() => return Err(UploadError::Cancelled),
+            () = sleep(*pause) => {}
         }
     }
+}
+
+/// Sends all of them under keys of one attempt.
+async fn attempted(
+    upload: &Upload,
+    table: &TableRef,
+    sstable: &Arc<SstableFiles>,
+    parcels: &[Parcel],
+) -> Result<Vec<(Vec<Sent>, ObjectEntry)>, UploadError> {
+    let Upload { ctx, meter, buffers, keys, .. } = upload;
+    let sender = Sender { ctx, store: upload.store.as_ref(), buffers };
+    let (host, index, name) = (&upload.request.host_id, sstable.index(), &sstable.name);
+    let attempt = upload.next_attempt()?;
+    let (mut read, mut files) = (meter.look(), 0);
+    let mut sent = Vec::with_capacity(parcels.len());
+    for parcel in parcels {
+        let key = match parcel {
+            Parcel::File(component) => {
+                keys.component(host, table, index, name, attempt, &sstable.file_name(component))
+            }
+            Parcel::Tar(_) => keys.small_tar(host, table, index, name, attempt),
+        };
+        let key = key.map_err(|source| UploadError::Key { source })?;
+        let parcel = sender.parcel(sstable, parcel, key, &mut read).await?;
+        files += parcel.0.len() as u64;
+        sent.push(parcel);
+    }
+    read.keep(files);
+    Ok(sent)
 }
 
 impl Upload {

@@ -173,6 +173,10 @@ impl Cassandra for RemoteCassandra {
         Ok(Undelivered { hint_files: known.hint_files, dropped_writes: known.dropped_writes })
     }
 
+    async fn uptime(&mut self) -> Result<Duration, NodeError> {
+        self.session.uptime().await.map_err(|error| jmx::node_error(&error))
+    }
+
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {
         self.session.write_timeout().await.map_err(|error| jmx::node_error(&error))
     }
@@ -223,7 +227,6 @@ async fn describe(session: &mut NodeSession) -> Result<NodeDescription, cassy_ca
         keyspaces: session.keyspaces().await?,
         data_directories: session.data_file_locations().await?,
         incremental_backups: session.incremental_backups_enabled().await?,
-        uptime: session.uptime().await?,
         tokens,
         datacenter,
         rack,

@@ -52,7 +52,6 @@ impl Ring {
             keyspaces: vec!["system".to_owned(), "ks".to_owned()],
             data_directories: vec!["/var/lib/cassandra/data".to_owned()],
             incremental_backups: true,
-            uptime: Duration::from_secs(3600),
             tokens: (0..16).map(|token: i64| (token << 55).to_string()).collect(),
             datacenter: "dc1".to_owned(),
             rack: "rack1".to_owned(),
@@ -170,6 +169,10 @@ impl Cassandra for Node {
 
     async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
         Ok(Undelivered { hint_files: Some(0), dropped_writes: 0 })
+    }
+
+    async fn uptime(&mut self) -> Result<Duration, NodeError> {
+        Ok(Duration::from_secs(3600))
     }
 
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {

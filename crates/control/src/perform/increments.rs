@@ -120,7 +120,7 @@ pub(super) async fn check(
         return Err(refused(reason, NEW_BASE));
     }
     if let Some((parent, key)) = manifests.end_of_chain(base)
-        && let Some(reason) = performer.broken_since(parent, key, target, described, configured).await?
+        && let Some(reason) = performer.broken_since(parent, key, target, configured, link).await?
     {
         return Err(refused(reason, NEW_BASE));
     }
@@ -140,13 +140,13 @@ impl BackupPerformer {
         parent: BackupId,
         key: &ObjectKey,
         target: &str,
-        described: &NodeDescription,
         configured: Option<bool>,
+        link: &Link,
     ) -> Result<Option<String>, NodeError> {
         let parent_at = parent.created_at_ms();
-        let started_at =
-            self.clock.now_ms() - i64::try_from(described.uptime.as_millis()).unwrap_or(i64::MAX);
-        if configured == Some(false) && started_at > parent_at {
+        // Cassandra's default is off.
+        let is_off_at_start = configured != Some(true);
+        if is_off_at_start && self.started_at(link).await? > parent_at {
             return Ok(Some(format!(
                 "Cassandra was started after the backup {parent}, and its cassandra.yaml switches incremental backups off \
                  at each start (incremental_backups: false)"
@@ -162,6 +162,12 @@ impl BackupPerformer {
                 last.snapshot_id
             )
         }))
+    }
+
+    /// When the node's process was started, by our clock.
+    async fn started_at(&self, link: &Link) -> Result<i64, NodeError> {
+        let uptime = link.cassandra().await?.uptime().await?;
+        Ok(self.clock.now_ms() - i64::try_from(uptime.as_millis()).unwrap_or(i64::MAX))
     }
 
     async fn last_restore(&self, target: &str) -> Result<Option<HistoryEntry>, NodeError> {

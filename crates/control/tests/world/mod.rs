@@ -72,8 +72,8 @@ pub(crate) struct Ring {
     pub(crate) activity: Mutex<Activity>,
     pub(crate) hint_files: AtomicU64,
     pub(crate) uptime: Mutex<Duration>,
-    /// What cassandra.yaml says of incremental backups.
-    pub(crate) configured: Mutex<Option<bool>>,
+    /// cassandra.yaml does not switch incremental backups on.
+    pub(crate) off_at_start: AtomicBool,
     /// Of each upload, the key of its parent.
     pub(crate) parents: Mutex<Vec<Option<String>>>,
     /// What each upload says of its SSTables.
@@ -295,7 +295,7 @@ impl Agent for FakeAgent {
             Request::Inspect(_) => Reply::Inspected(Box::new(NodeFacts {
                 pid: Some(1),
                 configuration: ConfigurationFacts {
-                    incremental_backups: *self.0.configured.lock().unwrap(),
+                    incremental_backups: (!self.0.off_at_start.load(Ordering::SeqCst)).then_some(true),
                     ..configuration()
                 },
                 free_bytes: vec![1 << 40],
@@ -411,7 +411,6 @@ impl Cassandra for FakeCassandra {
             keyspaces: self.0.schema.lock().unwrap().keyspaces(),
             data_directories: vec!["/data".to_owned()],
             incremental_backups: !self.0.incremental_backups_off.load(Ordering::SeqCst),
-            uptime: *self.0.uptime.lock().unwrap(),
             tokens: vec!["0".to_owned()],
             datacenter: "dc1".to_owned(),
             rack: "rack1".to_owned(),
@@ -446,6 +445,10 @@ impl Cassandra for FakeCassandra {
 
     async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
         Ok(Undelivered { hint_files: Some(self.0.hint_files.load(Ordering::Relaxed)), dropped_writes: 7 })
+    }
+
+    async fn uptime(&mut self) -> Result<Duration, NodeError> {
+        Ok(*self.0.uptime.lock().unwrap())
     }
 
     async fn write_timeout(&mut self) -> Result<Duration, NodeError> {

@@ -122,6 +122,14 @@ impl Feed {
     }
 }
 
+/// The witness has the very same file.
+fn has_the_same(surveyed: &Surveyed, sstable: &SstableFiles, component: &str) -> Result<bool, UploadError> {
+    let name = sstable.file_name(component);
+    let live = surveyed.snapshot.stat(&sstable.place.data, sstable.index(), &name)?;
+    let identity = |stat: &FileStat| (stat.device, stat.inode);
+    Ok(live.as_ref().map(identity) == sstable.files.get(component).map(identity))
+}
+
 impl Increment {
     /// Looks at every SSTable in `backups/` and every line of the parent. Blocks.
     pub(super) fn plan(
@@ -200,7 +208,7 @@ impl Increment {
         sstable: &SstableFiles,
         lines: &[Candidate],
     ) -> Result<Fate, UploadError> {
-        let linked = snapshot::how_linked(sstable, self.looked_at)?;
+        let linked = self.how_linked(surveyed, sstable)?;
         if matches!(linked, Linked::Underway) {
             self.left += 1;
             return Ok(Fate::Not);
@@ -274,10 +282,15 @@ impl Increment {
         if !self.truncated.rules_out(&surveyed.snapshot.table.id, sstable) {
             return Ok(false);
         }
-        let name = sstable.file_name(DATA_COMPONENT);
-        let live = surveyed.snapshot.stat(&sstable.place.data, sstable.index(), &name)?;
-        let identity = |stat: &FileStat| (stat.device, stat.inode);
-        Ok(live.as_ref().map(identity) != sstable.files.get(DATA_COMPONENT).map(identity))
+        Ok(!has_the_same(surveyed, sstable, DATA_COMPONENT)?)
+    }
+
+    fn how_linked(&self, surveyed: &Surveyed, sstable: &SstableFiles) -> Result<Linked, UploadError> {
+        let mut components = sstable.files.iter().map(|(component, _)| component.as_str());
+        let first = components.next().unwrap_or(DATA_COMPONENT);
+        let any = if sstable.files.get(DATA_COMPONENT).is_some() { DATA_COMPONENT } else { first };
+        let is_live = has_the_same(surveyed, sstable, any)?;
+        Ok(snapshot::how_linked(sstable, self.looked_at, is_live)?)
     }
 
     /// The next lines, in the manifest's order, and what the step after that needs; `None` at the end. Blocks.
@@ -325,7 +338,7 @@ impl Increment {
             // What came after the plan was made may have a name that was given since: it is the next increment's.
             let given = self.renamed.get(table).is_some_and(|renamed| renamed.contains_key(&group.name));
             for sstable in group.found.into_iter().filter(|_| !given) {
-                let is_whole = matches!(snapshot::how_linked(&sstable, self.looked_at)?, Linked::Whole);
+                let is_whole = matches!(self.how_linked(surveyed, &sstable)?, Linked::Whole);
                 let is_new = is_whole && !self.is_ruled_out(surveyed, &sstable)?;
                 if is_new {
                     work.push(Work::Send(job(table, sstable)));

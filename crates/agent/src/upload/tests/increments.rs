@@ -64,8 +64,16 @@ impl Chain {
 
     /// When nothing has been linked for longer than Cassandra takes.
     async fn increment_later(&mut self, parent: &UploadSummary) -> Result<UploadSummary, UploadError> {
+        self.increment_at(parent, SystemTime::now() + Duration::from_secs(61)).await
+    }
+
+    async fn increment_at(
+        &mut self,
+        parent: &UploadSummary,
+        at: SystemTime,
+    ) -> Result<UploadSummary, UploadError> {
         self.next(parent);
-        let looked_at = LookedAt::at(SystemTime::now() + Duration::from_secs(61));
+        let looked_at = LookedAt::at(at);
         let Bench { request, spool, store, .. } = &self.bench;
         run_at(&Context::default(), request, spool, Arc::clone(store), looked_at).await
     }
@@ -221,6 +229,31 @@ async fn what_was_streamed_as_a_whole_is_taken_without_a_toc_once_nothing_more_i
         chain.lines(&second).await,
         ["cut/nb-1-big@1", "plain/nb-1-big@0", "plain/nb-2-big@0", "plain/.idx/nb-1-big@1"]
     );
+    assert_eq!(chain.rows(&second, "nb-2-big").await, [rows_of(40, 100)]);
+}
+
+/// The witness is linked to each live file right before it is looked at, which changes its `ctime`.
+#[tokio::test]
+async fn a_live_sstable_counts_from_when_it_was_written() {
+    let mut chain = Chain::begin().await;
+    let (base, plain) = (chain.base.clone(), chain.plain(0));
+    chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+    let written = SystemTime::now();
+    let next = plain.join("later");
+    loop {
+        fs::write(&next, "x").expect("write");
+        if fs::metadata(&next).and_then(|file| file.modified()).expect("its time") > written {
+            break;
+        }
+    }
+    fs::remove_file(next).expect("remove");
+    let toc = plain.join("nb-2-big-TOC.txt");
+    let later = fs::read_to_string(&toc).expect("read") + "SAI+aa+later+Meta.db\n";
+    fs::write(toc, later).expect("write");
+    let first = chain.increment_at(&base, written + Duration::from_secs(59)).await.expect("uploaded");
+    assert_eq!((first.taken, first.left), (0, 1), "it is being linked");
+    let second = chain.increment_at(&first, written + Duration::from_secs(61)).await.expect("uploaded");
+    assert_eq!((second.taken, second.left), (1, 0));
     assert_eq!(chain.rows(&second, "nb-2-big").await, [rows_of(40, 100)]);
 }
 

@@ -520,6 +520,22 @@ pub(super) const RULES: &[Mutation] = &[
         test: agent("session::lock::tests::the_second_waits_for_the_first"),
     },
     Mutation {
+        name: "increment-after-a-restore",
+        removed: "a node that was restored begins a new chain",
+        file: INCREMENTS,
+        find: "Ok((!is_parent)",
+        replace: "Ok((!is_parent && false)",
+        test: increments("a_restore_of_anything_but_its_end_ends_a_chain"),
+    },
+    Mutation {
+        name: "increment-after-a-restart",
+        removed: "a node that was started with incremental backups off in its configuration begins a new chain",
+        file: INCREMENTS,
+        find: "is_off_at_start && ",
+        replace: "is_off_at_start && false && ",
+        test: increments("a_node_that_was_started_since_with_another_configuration_has_a_gap"),
+    },
+    Mutation {
         name: "increment-over-a-gap",
         removed: "an increment lies on the node's newest snapshot",
         file: INCREMENTS,

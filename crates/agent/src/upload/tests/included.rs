@@ -1,8 +1,10 @@
-//! Clearing `backups/`: exactly what a committed increment holds, or has ruled out.
+//! Clearing `backups/`: exactly what a committed increment holds, or has ruled out; and when what lies there counts as whole.
+
+use std::time::Duration;
 
 use cassy_agent_protocol::ClearIncludedRequest;
 
-use super::increments::{CUT, Chain, born_ms, id_of, wait_until_after};
+use super::increments::{CUT, Chain, born_ms, id_of, rows_of, wait_until_after};
 use super::*;
 
 fn request(chain: &Chain, summary: &UploadSummary) -> ClearIncludedRequest {
@@ -178,4 +180,29 @@ async fn a_manifest_of_something_else_clears_nothing() {
     let error = clear(&chain, &truncated).await.expect_err("truncated");
     assert!(matches!(error, UploadError::Parent { .. }), "{error}");
     assert!(chain.plain(0).join("backups/nb-2-big-TOC.txt").exists());
+}
+
+/// The witness is linked to each live file right before it is looked at, which changes its `ctime`.
+#[tokio::test]
+async fn a_live_sstable_counts_from_when_it_was_written() {
+    let mut chain = Chain::begin().await;
+    let (base, plain) = (chain.base.clone(), chain.plain(0));
+    chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
+    let written = SystemTime::now();
+    let next = plain.join("later");
+    loop {
+        fs::write(&next, "x").expect("write");
+        if fs::metadata(&next).and_then(|file| file.modified()).expect("its time") > written {
+            break;
+        }
+    }
+    fs::remove_file(next).expect("remove");
+    let toc = plain.join("nb-2-big-TOC.txt");
+    let later = fs::read_to_string(&toc).expect("read") + "SAI+aa+later+Meta.db\n";
+    fs::write(toc, later).expect("write");
+    let first = chain.increment_at(&base, written + Duration::from_secs(59)).await.expect("uploaded");
+    assert_eq!((first.taken, first.left), (0, 1), "it is being linked");
+    let second = chain.increment_at(&first, written + Duration::from_secs(61)).await.expect("uploaded");
+    assert_eq!((second.taken, second.left), (1, 0));
+    assert_eq!(chain.rows(&second, "nb-2-big").await, [rows_of(40, 100)]);
 }

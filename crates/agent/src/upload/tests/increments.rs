@@ -67,7 +67,7 @@ impl Chain {
         self.increment_at(parent, SystemTime::now() + Duration::from_secs(61)).await
     }
 
-    async fn increment_at(
+    pub(super) async fn increment_at(
         &mut self,
         parent: &UploadSummary,
         at: SystemTime,
@@ -99,7 +99,7 @@ impl Chain {
     }
 
     /// BLAKE3 of the rows of each SSTable with this name.
-    async fn rows(&self, summary: &UploadSummary, name: &str) -> Vec<String> {
+    pub(super) async fn rows(&self, summary: &UploadSummary, name: &str) -> Vec<String> {
         let (_, entries) = self.bench.manifest(summary).await;
         let file = format!("{name}-Data.db");
         let files =
@@ -229,31 +229,6 @@ async fn what_was_streamed_as_a_whole_is_taken_without_a_toc_once_nothing_more_i
         chain.lines(&second).await,
         ["cut/nb-1-big@1", "plain/nb-1-big@0", "plain/nb-2-big@0", "plain/.idx/nb-1-big@1"]
     );
-    assert_eq!(chain.rows(&second, "nb-2-big").await, [rows_of(40, 100)]);
-}
-
-/// The witness is linked to each live file right before it is looked at, which changes its `ctime`.
-#[tokio::test]
-async fn a_live_sstable_counts_from_when_it_was_written() {
-    let mut chain = Chain::begin().await;
-    let (base, plain) = (chain.base.clone(), chain.plain(0));
-    chain.bench.node.flush_incremental(&plain, "", "nb-2-big", 40, 100);
-    let written = SystemTime::now();
-    let next = plain.join("later");
-    loop {
-        fs::write(&next, "x").expect("write");
-        if fs::metadata(&next).and_then(|file| file.modified()).expect("its time") > written {
-            break;
-        }
-    }
-    fs::remove_file(next).expect("remove");
-    let toc = plain.join("nb-2-big-TOC.txt");
-    let later = fs::read_to_string(&toc).expect("read") + "SAI+aa+later+Meta.db\n";
-    fs::write(toc, later).expect("write");
-    let first = chain.increment_at(&base, written + Duration::from_secs(59)).await.expect("uploaded");
-    assert_eq!((first.taken, first.left), (0, 1), "it is being linked");
-    let second = chain.increment_at(&first, written + Duration::from_secs(61)).await.expect("uploaded");
-    assert_eq!((second.taken, second.left), (1, 0));
     assert_eq!(chain.rows(&second, "nb-2-big").await, [rows_of(40, 100)]);
 }
 

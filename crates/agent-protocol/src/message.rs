@@ -431,6 +431,8 @@ pub struct NodeFacts {
     pub pid: Option<u32>,
     /// The configuration.
     pub configuration: ConfigurationFacts,
+    /// How long ago its `cassandra.yaml` was written or put there, milliseconds; 0 when that is not known.
+    pub yaml_age_ms: u64,
     /// Free bytes of the file system of each data directory.
     pub free_bytes: Vec<u64>,
 }

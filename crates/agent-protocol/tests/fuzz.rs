@@ -153,6 +153,7 @@ fn replies() -> Vec<Reply> {
         Reply::Inspected(Box::new(NodeFacts {
             pid: Some(7),
             configuration: facts(),
+            yaml_age_ms: 8,
             free_bytes: vec![u64::MAX],
         })),
         Reply::Superseded { files: 1 },

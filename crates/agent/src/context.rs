@@ -1,10 +1,12 @@
-//! What every request has while it runs: a way to be stopped, and a place to say how far it is.
+//! What every request has while it runs: a way to be stopped, a place to say how far it is, and the agent's locks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cassy_agent_protocol::Progress;
 use tokio_util::sync::CancellationToken;
+
+use crate::session::lock::Locks;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +15,8 @@ pub(crate) struct Context {
     pub(crate) cancel: CancellationToken,
     /// How far the request is.
     pub(crate) progress: ProgressSink,
+    /// What the agent has locked.
+    pub(crate) locks: Locks,
 }
 
 /// Holds the latest progress: set by the work, read by the session as often as it reports.

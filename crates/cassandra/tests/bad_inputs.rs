@@ -177,6 +177,45 @@ async fn crowds_are_refused_by_their_number() {
     refused("Keyspaces", names, async |node| node.keyspaces().await).await;
 }
 
+/// As Java writes a `java.lang.Long`.
+fn long(value: i64) -> Answer {
+    let class = |name: &str, id: u64, fields: &[u8]| {
+        let length = u16::try_from(name.len()).expect("short").to_be_bytes();
+        [&[0x72][..], &length, name.as_bytes(), &id.to_be_bytes(), &[2], fields, &[0x78]].concat()
+    };
+    let of_long = class("java.lang.Long", 0x3b8b_e490_cc8f_23df, b"\0\x01J\0\x05value");
+    let of_number = class("java.lang.Number", 0x86ac_951d_0b94_e08b, &[0, 0]);
+    Answer::Raw([&[0x73][..], &of_long, &of_number, &[0x70], &value.to_be_bytes()].concat())
+}
+
+#[tokio::test]
+async fn times_that_no_clock_shows_are_refused_or_kept_within_all_numbers() {
+    let read = async |node: &mut NodeSession| node.uptime().await;
+    for uptime in [-1, i64::MIN] {
+        refused("Uptime", long(uptime), read).await;
+    }
+    for uptime in [0, i64::MAX] {
+        let fake = lying("Uptime", long(uptime)).await;
+        let known = session(&fake).await.uptime().await.expect("read");
+        assert_eq!(known.as_millis(), u128::try_from(uptime).expect("not negative"));
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_there_twice_in_a_ring_is_refused() {
+    let ring = |address: &'static str| {
+        Answer::Map(vec![
+            ("10.0.0.2", "6d194555-f6eb-41d0-c000-000000000002"),
+            (address, "6d194555-f6eb-41d0-c000-000000000003"),
+        ])
+    };
+    for twin in ["10.0.0.2", "::ffff:10.0.0.2"] {
+        let read = async |node: &mut NodeSession| node.endpoint_to_host_id().await;
+        let text = refused("EndpointToHostId", ring(twin), read).await;
+        assert!(text.contains("twice"), "{twin}: {text}");
+    }
+}
+
 /// An object of any class is data: nothing of it is ever run, and it is no list.
 #[tokio::test]
 async fn objects_that_nobody_asked_for_are_refused() {

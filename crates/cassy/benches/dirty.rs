@@ -42,7 +42,8 @@ impl Scene {
         let world =
             world.property("srv_service_url", SERVICE).property("dns_server", dns.address().to_string());
         let world = world.node(|node| {
-            let node = node.jvm("-Xmx6g").yaml("memtable_heap_space", "2GiB");
+            let node =
+                node.jvm("-Xmx6g").jvm("-XX:MaxDirectMemorySize=6g").yaml("memtable_heap_space", "2GiB");
             let node = node.yaml("memtable_offheap_space", "4GiB").yaml("commitlog_total_space", "8GiB");
             node.yaml("memtable_allocation_type", "offheap_buffers").yaml("auto_snapshot", "false")
         });

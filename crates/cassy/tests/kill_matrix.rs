@@ -1,7 +1,7 @@
 //! Server, agent, and both killed at the beginning of every stage of a backup and of a restore, when the first object
-//! has been sent, when the first file has been placed, and at seeded instants: each time one final state, nothing left
-//! behind, and a restore that is equal. On a recorded node, so that a round takes seconds; the same on a real
-//! Cassandra, fewer, in `kills.rs`.
+//! has been sent, at the agent's own steps of a restore (sentinel, staging, placing), and at seeded instants: each time
+//! one final state, nothing left behind, and a restore that is equal. On a recorded node, so that a round takes seconds;
+//! the same on a real Cassandra, fewer, in `kills.rs`.
 
 #![allow(clippy::print_stdout, reason = "the counts are for who reads the output")]
 
@@ -17,6 +17,8 @@ use tokio::sync::OnceCell;
 /// Seeded instants for each victim, for backups and for restores: with `./test --all`, and without.
 const OFFSETS_OF_ALL: usize = 20;
 const OFFSETS: usize = 2;
+
+const STEPS_OF_A_RESTORE: [Aim; 3] = [Aim::Marked, Aim::Staging, Aim::Placing];
 
 /// Hits by kind of job, and by stage and by aim.
 type Counts = BTreeMap<(&'static str, String), usize>;
@@ -95,7 +97,7 @@ impl Matrix<'_> {
         let mut restores: Vec<Option<Aim>> =
             RestoreStage::ALL.map(|stage| Some(Aim::Stage(stage.name()))).to_vec();
         backups.push(Some(Aim::Sending));
-        restores.push(Some(Aim::Placing));
+        restores.extend(STEPS_OF_A_RESTORE.map(Some));
         // Where no aim is given: a seeded instant.
         backups.extend([None].repeat(offsets));
         restores.extend([None].repeat(offsets));
@@ -169,7 +171,10 @@ impl Matrix<'_> {
             assert_eq!(aimed("restore", Aim::Stage(stage.name())), 1, "{stage:?}");
             assert!(count("restore", format!("in {}", stage.name())) >= 1, "{stage:?}");
         }
-        assert_eq!((aimed("backup", Aim::Sending), aimed("restore", Aim::Placing)), (1, 1));
+        assert_eq!(aimed("backup", Aim::Sending), 1);
+        for step in STEPS_OF_A_RESTORE {
+            assert_eq!(aimed("restore", step), 1, "{step:?}");
+        }
         let seeded = |kind| count(kind, "seeded".to_owned());
         assert_eq!((seeded("backup"), seeded("restore")), (offsets, offsets));
     }

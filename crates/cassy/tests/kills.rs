@@ -1,10 +1,16 @@
 //! Server, agent, and both killed at seeded instants of backups and restores of a real Cassandra: one final state, at
 //! most one retry, every row back, nothing left behind. The whole matrix, on a recorded node, is in `kill_matrix.rs`.
+#![allow(clippy::print_stdout, reason = "the counts are for who reads the output")]
 
 use std::time::Duration;
 
 use cassy_api::proto::{BackupListingRequest, BackupRequest, OperationStatus};
+use cassy_control::job::{BackupStage, RestoreStage};
 use cassy_testkit::{Aim, Failure, Killer, Probe, Runtime, Seeded, Victim, World, dataset, wait_for};
+
+/// In backups and in restores; with `./test --all` each stage and step under each victim as well, and so many more.
+const KILLS: usize = 8;
+const SEEDED_OF_ALL: usize = 10;
 
 #[tokio::test]
 async fn whoever_dies_the_job_ends_once_and_the_data_comes_back() -> Result<(), Failure> {
@@ -19,8 +25,26 @@ async fn whoever_dies_the_job_ends_once_and_the_data_comes_back() -> Result<(), 
     let mut seeded = Seeded::new()?;
     let mut killer = Killer::new(&mut world, &cluster).await?;
     let [backup, restore] = killer.measure().await?;
-    let backups = kills(&mut seeded, Aim::Sending);
-    let restores = kills(&mut seeded, Aim::Placing);
+    let mut backups = kills(&mut seeded, Aim::Sending);
+    let mut restores = kills(&mut seeded, Aim::Placing);
+    assert_eq!(backups.len() + restores.len(), KILLS);
+    if std::env::var_os("CASSY_TEST_ALL").is_some() {
+        for victim in Victim::ALL {
+            // No agent is at work any more when the job writes its summary.
+            let has_agents = |stage: &BackupStage| victim == Victim::Server || *stage < BackupStage::Commit;
+            let stages = BackupStage::ALL.into_iter().filter(has_agents);
+            backups.extend(stages.map(|stage| (victim, Some(Aim::Stage(stage.name())))));
+            let stages = RestoreStage::ALL.map(|stage| Aim::Stage(stage.name()));
+            let steps = stages.into_iter().chain([Aim::Marked, Aim::Staging]);
+            restores.extend(steps.map(|aim| (victim, Some(aim))));
+        }
+        let rounds = backups.len().max(restores.len()) + SEEDED_OF_ALL;
+        for kills in [&mut backups, &mut restores] {
+            let seeded = Victim::ALL.into_iter().cycle().map(|victim| (victim, None));
+            kills.extend(seeded.take(rounds - kills.len()));
+        }
+    }
+    let (wanted, mut done) = (backups.len() + restores.len(), 0);
     for (in_backup, in_restore) in backups.into_iter().zip(restores) {
         let mut instants = seeded.instants(backup);
         let aims = || in_backup.1.unwrap_or_else(|| Aim::After(instants()));
@@ -33,7 +57,10 @@ async fn whoever_dies_the_job_ends_once_and_the_data_comes_back() -> Result<(), 
         killer.world.node.start().await?;
         let found = dataset::fingerprints(&killer.world.cql().await?).await?;
         assert_eq!(dataset::differences(&rows, &found), Vec::<String>::new(), "{struck:?}");
+        done += 2;
     }
+    assert_eq!(done, wanted, "all kills");
+    println!("{done} kills");
     Ok(())
 }
 

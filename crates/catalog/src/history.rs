@@ -47,6 +47,7 @@ pub const LISTED_MOST: u32 = 10_000;
 
 const BACKUPS: &str = "list backups";
 const RESTORES: &str = "list restores";
+const ADDRESSES: &str = "list the nodes of a backup";
 const ENDED: &str = "list the backups that have ended";
 
 const TEXTS: [Column<'static>; 5] = [
@@ -94,6 +95,27 @@ impl Catalog {
         let rows = query.bind(limit).fetch_all(&self.reads).await.map_err(during(operation))?;
         let (table, _) = history_table(kind);
         rows.iter().map(|row| entry(row, table)).collect::<Result<_, _>>().map_err(during(operation))
+    }
+
+    /// Whom this backup, and the increments on it, were of, however many rows there are. Without addresses that are no
+    /// texts.
+    pub async fn backed_up_addresses(
+        &self,
+        cluster_id: &str,
+        snapshot_id: &str,
+    ) -> Result<BTreeSet<String>, CatalogError> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT CAST(target_ip AS BLOB) FROM backup_history \
+             WHERE cluster_id = $1 AND snapshot_id = $2 AND typeof(target_ip) = 'text'",
+        )
+        .bind(cluster_id)
+        .bind(snapshot_id)
+        .fetch_all(&self.reads)
+        .await
+        .map_err(during(ADDRESSES))?;
+        let addresses: Result<Vec<Vec<u8>>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+        let addresses = addresses.map_err(during(ADDRESSES))?;
+        Ok(addresses.into_iter().filter_map(|address| String::from_utf8(address).ok()).collect())
     }
 
     /// The backup jobs of this cluster that have ended: their ids are part of the tags of their snapshots and of the

@@ -58,6 +58,28 @@ impl Catalog {
         tx.commit().await.map_err(during(CLOSE))
     }
 
+    /// The sessions of a node in which nobody sends any more, oldest first: they are open, and of this job, or of one
+    /// that has ended or is not known. Whoever asks has seen to it that nobody sends for this job.
+    pub async fn dead_upload_sessions(
+        &self,
+        cluster_id: &str,
+        host_id: &str,
+        job_id: &str,
+    ) -> Result<Vec<UploadSession>, CatalogError> {
+        let rows = sqlx::query(
+            "SELECT session_id, cluster_id, host_id, job_id, created_at, closed FROM upload_session s \
+             WHERE cluster_id = $1 AND host_id = $2 AND closed = 0 AND (job_id = $3 OR NOT EXISTS \
+             (SELECT 1 FROM job WHERE job.job_id = s.job_id AND job.finished = 0)) ORDER BY created_at, session_id",
+        )
+        .bind(cluster_id)
+        .bind(host_id)
+        .bind(job_id)
+        .fetch_all(&self.reads)
+        .await
+        .map_err(during(LIST))?;
+        rows.iter().map(session).collect::<Result<_, _>>().map_err(during(LIST))
+    }
+
     /// All sessions of a node, closed ones too, oldest first.
     pub async fn upload_sessions(
         &self,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cassy_agent_protocol::{GuardOrder, Instance};
+use tokio::time::Instant;
 
 use crate::job::Failure;
 
@@ -37,6 +38,8 @@ pub trait Guard: Send {
 /// Instances that were asked to pause.
 #[async_trait]
 pub trait Pause: Send + Sync {
+    /// When the first was asked to pause; when it was begun, if none was. Nobody was paused before.
+    fn asked_at(&self) -> Instant;
     /// Those that did not say that they are paused; empty when all are.
     fn failures(&self) -> &[InstanceFailure];
     /// How long each took to say so, in the order of the request; `None` for those that did not.

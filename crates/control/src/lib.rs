@@ -6,6 +6,7 @@
 pub mod applications;
 mod clock;
 mod cut;
+mod descriptions;
 mod dry_run;
 mod handles;
 pub mod job;

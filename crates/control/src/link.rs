@@ -258,7 +258,7 @@ impl Link {
 /// How long a request may take to stop when its job is cancelled; `None` for one that is never cut.
 fn stop_limit(request: &Request) -> Option<Duration> {
     match request {
-        Request::Upload(_) => Some(STOP_LIMIT),
+        Request::Upload(_) | Request::CheckSnapshot(_) => Some(STOP_LIMIT),
         Request::Restore(_) => Some(PLACING_LIMIT),
         _ => None,
     }

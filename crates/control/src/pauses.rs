@@ -1,6 +1,7 @@
 //! Pause intents: whom a freeze may have paused, on the disk before the first is asked to, until all go on.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cassy_agent_protocol::Instance;
@@ -13,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::applications::{Applications, InstanceFailure};
 use crate::clock::Clock;
-use crate::job::{BackupJob, Failure};
+use crate::job::{BackupJob, Failure, listed};
 use crate::perform::chain;
 use crate::perform::guards::Guards;
 
@@ -43,6 +44,8 @@ pub(crate) struct Pauses {
     pub(crate) tasks: TaskTracker,
     /// An intent was closed.
     pub(crate) closed: Notify,
+    /// By intent, those that have not acknowledged yet that they go on.
+    pub(crate) deaf: Mutex<HashMap<String, Vec<Instance>>>,
 }
 
 /// An intent that is open. Dropped, everybody is unpaused in the background until nothing of this pause acts any more.
@@ -97,16 +100,34 @@ impl Pauses {
             let longest = open.iter().map(span).max().unwrap_or_default();
             let end = *end.get_or_insert_with(|| Instant::now() + longest + ROUND);
             if timeout_at(end, closed).await.is_err() {
-                return Err(Failure {
-                    unavailable: false,
-                    message: format!(
-                        "the applications that the backup {} paused have not all acknowledged that they go on",
-                        earlier.job_id
-                    ),
-                    hint: Some("they are asked again and again: the server's log names them".to_owned()),
-                });
+                return Err(self.still_open(earlier));
             }
         }
+    }
+
+    /// Who stands in the way, since when, how long at most, and what to do.
+    fn still_open(&self, intent: &PauseIntent) -> Failure {
+        let deaf = self.deaf().get(&intent.intent_id).cloned();
+        let deaf: Vec<_> =
+            deaf.unwrap_or_else(|| instances_of(intent)).iter().map(ToString::to_string).collect();
+        let minutes = self.clock.now_ms().saturating_sub(intent.created_at) / 60_000;
+        Failure {
+            unavailable: false,
+            message: format!(
+                "of the applications that the backup {} paused {minutes} min ago these have not acknowledged that they go on: {}",
+                intent.job_id,
+                listed(&deaf)
+            ),
+            hint: Some(format!(
+                "see whether they run and can be reached: they are asked again and again, and `cassy unpause` does so too. One \
+                 that the SRV record (srv_service_url) does not name any more is waited for at most {} min",
+                GONE_AFTER.as_secs() / 60
+            )),
+        }
+    }
+
+    fn deaf(&self) -> MutexGuard<'_, HashMap<String, Vec<Instance>>> {
+        self.deaf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Unpauses what an earlier server has left paused, beside everything else: its guards and its Pauses may act as
@@ -133,9 +154,10 @@ impl Pauses {
         }
     }
 
-    async fn keep_unpausing(&self, mut instances: Vec<Instance>, settled: Instant) {
+    async fn keep_unpausing(&self, intent_id: &str, mut instances: Vec<Instance>, settled: Instant) {
         let begun = Instant::now();
         while !instances.is_empty() {
+            self.deaf().insert(intent_id.to_owned(), instances.clone());
             let late = settled.saturating_duration_since(Instant::now());
             let left = self.applications.unpause(&instances, late, late + ROUND).await;
             for failure in &left {
@@ -146,6 +168,7 @@ impl Pauses {
                 instances = self.still_named(instances).await;
             }
         }
+        self.deaf().remove(intent_id);
         tracing::info!("all instances go on");
     }
 
@@ -220,7 +243,7 @@ impl OpenPause {
         let (pauses, settled) = (Arc::clone(&self.pauses), self.settled);
         let intent_id = std::mem::take(&mut self.intent_id);
         self.in_background(async move {
-            pauses.keep_unpausing(instances, settled).await;
+            pauses.keep_unpausing(&intent_id, instances, settled).await;
             if let Some(guards) = guards {
                 guards.release().await;
             }

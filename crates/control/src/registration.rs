@@ -1,44 +1,21 @@
 //! Registering clusters: any one host of a cluster tells all the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cassy_backup_format::{BackupId, ClusterId, Keys};
 use cassy_catalog::{Catalog, ClusterNode, ClusterRow};
 use futures::StreamExt;
-use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::nodes::{NodeAccess, NodeDescription, NodeErrorKind};
+use crate::nodes::{NodeAccess, NodeDescription};
 use crate::operations::{Cluster, OperationError, OperationErrorKind};
 use crate::perform::chain;
 use crate::runner::database_failed;
 
-/// To connect to one node, its agent pushed first if need be, and read what it says of itself.
-const DESCRIBE_LIMIT: Duration = Duration::from_secs(180);
-
 /// Logins under way at once.
 const MEETINGS_AT_ONCE: usize = 16;
-
-/// Asks a node what it says of itself and of the ring.
-pub(crate) async fn describe(access: &dyn NodeAccess, host: &str) -> Result<NodeDescription, OperationError> {
-    let asked = async { access.cassandra(host).await?.describe().await };
-    match timeout(DESCRIBE_LIMIT, asked).await {
-        Ok(Ok(described)) => Ok(described),
-        Ok(Err(error)) => {
-            let kind = match error.kind {
-                NodeErrorKind::Permanent => OperationErrorKind::FailedPrecondition,
-                _ => OperationErrorKind::Unavailable,
-            };
-            Err(OperationError { kind, message: error.message, hints: error.hint.into_iter().collect() })
-        }
-        Err(_elapsed) => {
-            let message =
-                format!("{host}: its Cassandra did not answer within {} s", DESCRIBE_LIMIT.as_secs());
-            Err(OperationError::new(OperationErrorKind::Unavailable, message))
-        }
-    }
-}
 
 /// Stores the cluster; a known one (same name, a host id in common) keeps its id.
 pub(crate) async fn register(
@@ -85,18 +62,61 @@ fn new_id(cluster_name: &str, now_ms: i64) -> Result<String, OperationError> {
     })
 }
 
-/// Logs in to every node, so that its host key is the one seen at registration. That a node cannot be logged in to
-/// is said in the log, and by the first backup.
-pub(crate) async fn meet_all(access: Arc<dyn NodeAccess>, addresses: Vec<String>) {
-    let meetings = futures::stream::iter(addresses).for_each_concurrent(MEETINGS_AT_ONCE, |address| {
-        let access = Arc::clone(&access);
-        async move {
-            if let Err(error) = access.meet(&address).await {
-                tracing::warn!(node = address, error = %error, hint = error.hint, "a registered node cannot be logged in to");
-            }
+/// Logins that make the nodes' host keys known, beside everything else: to each node one at a time, however often its
+/// cluster is registered.
+#[derive(Default)]
+pub(crate) struct Meetings {
+    under_way: Arc<Mutex<HashSet<String>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// That a node is being logged in to, until it is dropped.
+struct Meeting {
+    address: String,
+    under_way: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Meetings {
+    /// Logs in to every node, so that its host key is the one seen at registration. That a node cannot be logged in to
+    /// is said in the log, and by the first backup.
+    pub(crate) fn begin(&self, access: &Arc<dyn NodeAccess>, addresses: &[String]) {
+        let new: Vec<_> = addresses.iter().filter_map(|address| self.enter(address)).collect();
+        if new.is_empty() {
+            return;
         }
-    });
-    meetings.await;
+        let access = Arc::clone(access);
+        let meetings = async move {
+            let meetings = futures::stream::iter(new);
+            meetings.for_each_concurrent(MEETINGS_AT_ONCE, |meeting| meet(&*access, meeting)).await;
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(meetings).await });
+    }
+
+    pub(crate) async fn shut_down(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn enter(&self, address: &str) -> Option<Meeting> {
+        let is_new = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(address.to_owned());
+        is_new.then(|| Meeting { address: address.to_owned(), under_way: Arc::clone(&self.under_way) })
+    }
+}
+
+impl Drop for Meeting {
+    fn drop(&mut self) {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.address);
+    }
+}
+
+async fn meet(access: &dyn NodeAccess, meeting: Meeting) {
+    if let Err(error) = access.meet(&meeting.address).await {
+        let (node, hint) = (&meeting.address, &error.hint);
+        tracing::warn!(node, %error, hint, "a registered node cannot be logged in to");
+    }
 }
 
 /// A ring that is changing, or that has a node down, is not registered. A node that has left stays unreachable to

@@ -25,7 +25,9 @@ use crate::service::Claim;
 
 /// Jobs under way at once; more are refused.
 const LIVE_LIMIT: usize = 64;
-/// The longest pause between two tries to store a job.
+/// The first pause between two tries to store a job.
+const SAVE_PAUSE: Duration = Duration::from_millis(200);
+/// The longest one.
 const SAVE_PAUSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// See the module.
@@ -96,8 +98,7 @@ impl Runner {
         // In a task of its own: a client that hangs up while the job is filed does not leave it to nobody.
         let runner = Arc::clone(self);
         let filed = self.tasks.spawn(async move {
-            let filed = runner.catalog.create_job(runner.epoch, &new).await;
-            filed.map_err(|error| database_failed("file the job", &error))?;
+            runner.file(&new).await?;
             let entry = runner.handles.enter(&job);
             let viewer = entry.view.subscribe();
             runner.spawn(job, M::CREATED(), performer, reservation, entry);
@@ -108,6 +109,37 @@ impl Runner {
         filed.await.unwrap_or_else(|error| {
             Err(OperationError::new(OperationErrorKind::Internal, format!("the job was not filed: {error}")))
         })
+    }
+
+    /// Stores a new job. An error does not say that it is not there, as only its acknowledgement may be lost; nobody else
+    /// draws its id. One that is there is driven, not removed: who waits is answered as if nothing had happened, the same
+    /// key finds it, and it does not run unasked after a restart. Until the database says so, its nodes and its key stay
+    /// reserved; who waits is told within the time of the lease that it does not answer.
+    async fn file(&self, new: &NewJob) -> Result<(), OperationError> {
+        let Err(error) = self.catalog.create_job(self.epoch, new).await else { return Ok(()) };
+        if matches!(error, CatalogError::StaleEpoch { .. }) {
+            return Err(database_failed("file the job", &error));
+        }
+        let mut pause = SAVE_PAUSE;
+        loop {
+            match self.catalog.job_alone(&new.job_id).await {
+                Ok(None) => return Err(database_failed("file the job", &error)),
+                Ok(Some(_)) => {
+                    tracing::warn!(job = new.job_id, error = chain(&error), "the job is stored all the same");
+                    return Ok(());
+                }
+                Err(unknown) => {
+                    let (job, error) = (&new.job_id, chain(&unknown));
+                    tracing::error!(job, error, "whether the job was stored is not known; looking again");
+                }
+            }
+            if self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                let message = "the server is stopping, and whether the job is stored is not known";
+                return Err(OperationError::new(OperationErrorKind::Unavailable, message)
+                    .hint("when it is back: the lists show the job, or send the request with its idempotency_key again"));
+            }
+            pause = SAVE_PAUSE_LIMIT.min(pause * 2);
+        }
     }
 
     /// Drives a job that was found unfinished at the start, as soon as its nodes are free.
@@ -277,7 +309,7 @@ impl Runner {
             frees_key: matches!(job.outcome(), Some(Outcome::Refused(_))),
             rows: changed.map(row).collect(),
         };
-        let mut pause = Duration::from_millis(200);
+        let mut pause = SAVE_PAUSE;
         loop {
             match self.catalog.save_job(self.epoch, &update, self.clock.now_ms()).await {
                 Ok(()) => return true,
@@ -367,6 +399,12 @@ pub(crate) fn database_failed(what: &str, error: &CatalogError) -> OperationErro
     OperationError::new(OperationErrorKind::Unavailable, message).hint(
         "check the metadata database (metadata_db_url): its disk, its permissions, who else has it open",
     )
+}
+
+/// The answer when the work goes on without whoever waits for it.
+pub(crate) fn stopping() -> OperationError {
+    OperationError::new(OperationErrorKind::Unavailable, "the server is stopping")
+        .hint("the job goes on when it is back: the lists show it")
 }
 
 /// Keeps the job's nodes, and the applications if it pauses them, from other jobs until it is dropped.

@@ -7,7 +7,7 @@ mod restore;
 mod whole_cluster;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +24,7 @@ use again::Turns;
 
 use crate::applications::Applications;
 use crate::clock::Clock;
+use crate::descriptions::Descriptions;
 use crate::job::{BackupJob, Refusal, RestoreJob};
 use crate::nodes::{NodeAccess, NodeDescription};
 use crate::operations::{
@@ -36,8 +37,8 @@ use crate::perform::backup::{BackupPerformer, Once, cluster_manifest};
 use crate::perform::restore::RestorePerformer;
 use crate::perform::{Links, chain};
 use crate::progress::ProgressBoard;
-use crate::registration;
-use crate::runner::{Filing, Runner, database_failed, decode};
+use crate::registration::{self, Meetings};
+use crate::runner::{Filing, Runner, database_failed, decode, stopping};
 
 const UNKNOWN_CLUSTER: &str = "The specified cluster cannot be found.";
 const CHANGED: &str = "restore another backup, and find out who changed the store";
@@ -79,6 +80,8 @@ pub struct Service {
     progress: Arc<ProgressBoard>,
     pauses: Arc<Pauses>,
     registering: tokio::sync::Mutex<()>,
+    descriptions: Descriptions,
+    meetings: Meetings,
     dry_runs: Arc<Semaphore>,
     turns: Turns,
     progress_task: tokio::task::JoinHandle<()>,
@@ -97,6 +100,7 @@ impl Service {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             closed: Notify::new(),
+            deaf: Mutex::default(),
         });
         pauses.take_up().await.map_err(|e| database_failed("read the intents of pauses", &e))?;
         let unfinished = parts.catalog.unfinished_jobs().await;
@@ -109,6 +113,8 @@ impl Service {
             progress,
             pauses,
             registering: tokio::sync::Mutex::default(),
+            descriptions: Descriptions::new(Arc::clone(&parts.access)),
+            meetings: Meetings::default(),
             dry_runs: Arc::new(Semaphore::new(DRY_RUNS_AT_ONCE)),
             turns: Turns::default(),
             progress_task: tokio::spawn(board),
@@ -121,7 +127,7 @@ impl Service {
     /// Stops driving jobs; they go on at the next start.
     pub async fn shut_down(&self) {
         // First nothing is driven any more, so that what ends now is no end of a job.
-        futures::join!(self.runner.shut_down(), self.pauses.shut_down());
+        futures::join!(self.runner.shut_down(), self.pauses.shut_down(), self.meetings.shut_down());
         self.progress_task.abort();
     }
 
@@ -230,7 +236,7 @@ impl Service {
     async fn ring(&self, cluster: &cassy_catalog::ClusterRow) -> Result<NodeDescription, OperationError> {
         let mut failures = Vec::new();
         for address in &cluster.target_ips {
-            match registration::describe(&*self.parts.access, address).await {
+            match self.descriptions.of(address).await {
                 Ok(described) => return Ok(described),
                 Err(error) => failures.push(error),
             }
@@ -308,26 +314,17 @@ impl Service {
         Ok(manifest.filter(|manifest| !manifest.nodes.is_empty()))
     }
 
-    /// What the database says of a backup.
-    async fn history_of(
-        &self,
-        cluster_id: &ClusterId,
-        snapshot_id: &str,
-    ) -> Result<impl Iterator<Item = NodeEntry>, OperationError> {
-        let snapshot_id = Some(snapshot_id.to_owned());
-        let entries =
-            self.list_backups(HistorySelector { snapshot_id, ..HistorySelector::default() }).await?;
-        let cluster_id = cluster_id.to_string();
-        Ok(entries.into_iter().filter(move |entry| entry.cluster_id == cluster_id))
-    }
-
     /// Why a backup that the history knows has no manifest.
     async fn why_absent(
         &self,
         cluster_id: &ClusterId,
         snapshot_id: &str,
     ) -> Result<Option<OperationError>, OperationError> {
-        Ok(self.history_of(cluster_id, snapshot_id).await?.next().map(|entry| {
+        let wanted =
+            HistorySelector { snapshot_id: Some(snapshot_id.to_owned()), ..HistorySelector::default() };
+        let entries = self.list_backups(wanted).await?;
+        let newest = entries.into_iter().find(|entry| entry.cluster_id == cluster_id.as_str());
+        Ok(newest.map(|entry| {
             let refused =
                 |why: &str| precondition(format!("the backup {snapshot_id} cannot be restored: {why}"));
             match entry.message.as_str() {
@@ -344,12 +341,11 @@ impl Service {
 #[async_trait]
 impl Operations for Service {
     async fn register_cluster(&self, cassandra_host: &str) -> Result<Cluster, OperationError> {
-        let described = registration::describe(&*self.parts.access, cassandra_host).await?;
+        let described = self.descriptions.of(cassandra_host).await?;
         let _one_at_a_time = self.registering.lock().await;
         let (catalog, epoch, now) = (&self.parts.catalog, self.parts.epoch, self.parts.clock.now_ms());
         let cluster = registration::register(catalog, epoch, now, &described).await?;
-        let access = Arc::clone(&self.parts.access);
-        tokio::spawn(registration::meet_all(access, cluster.target_ips.clone()));
+        self.meetings.begin(&self.parts.access, &cluster.target_ips);
         Ok(cluster)
     }
 
@@ -405,10 +401,7 @@ where
     J: Clone,
 {
     let outcome = view.wait_for(|job| ready(job)).await.map(|job| job.clone());
-    outcome.map_err(|_closed| {
-        OperationError::new(OperationErrorKind::Unavailable, "the server is stopping")
-            .hint("the job goes on when it is back: the lists show it")
-    })
+    outcome.map_err(|_closed| stopping())
 }
 
 fn history_selector(selector: HistorySelector) -> cassy_catalog::HistorySelector {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cassy_agent_protocol::ParentManifest;
-use cassy_backup_format::{ClusterManifest, NodeManifestRef};
+use cassy_backup_format::{ClusterManifest, HostId, NodeManifestRef};
 
 use crate::job::Nodes;
 use crate::job::restore::RestoreNode;
@@ -12,36 +12,47 @@ use crate::nodes::NodeDescription;
 use crate::operations::{OperationError, OperationErrorKind, RestoreRequest};
 use crate::service::{invalid, precondition};
 
+/// By address, whom the ring has there.
+pub(crate) type Targets = BTreeMap<String, HostId>;
+
 /// All that are asked for, or the ring of the moment; every one of them alive.
-pub(crate) fn of_backup(
-    asked: &[String],
-    described: &NodeDescription,
-) -> Result<Vec<String>, OperationError> {
+pub(crate) fn of_backup(asked: &[String], described: &NodeDescription) -> Result<Targets, OperationError> {
+    refuse_doubles(described)?;
     let strangers: Vec<_> = asked.iter().filter(|a| !described.ring.contains_key(*a)).cloned().collect();
     if !strangers.is_empty() {
         let message = format!("not in the ring of {:?}: {}", described.cluster_name, strangers.join(", "));
         let members: Vec<_> = described.ring.keys().cloned().collect();
         return Err(invalid(message).hint(format!("the ring is {}", members.join(", "))));
     }
-    let targets: BTreeSet<String> = if asked.is_empty() {
-        described.ring.keys().cloned().collect()
-    } else {
-        asked.iter().cloned().collect()
-    };
-    let absent: Vec<_> = targets.iter().filter(|t| !described.live.contains(t)).cloned().collect();
+    let mut targets = described.ring.clone();
+    targets.retain(|target, _| asked.is_empty() || asked.contains(target));
+    let absent: Vec<_> = targets.keys().filter(|t| !described.live.contains(t)).cloned().collect();
     if !absent.is_empty() {
         let message = format!("not alive: {}", absent.join(", "));
         return Err(OperationError::new(OperationErrorKind::Unavailable, message)
             .hint("start these nodes, or name the others in target_ips"));
     }
-    Ok(targets.into_iter().collect())
+    Ok(targets)
+}
+
+/// Two nodes with one host id would share a place in the store. No Cassandra says so of its ring.
+fn refuse_doubles(described: &NodeDescription) -> Result<(), OperationError> {
+    let mut seen = BTreeMap::new();
+    for (address, host_id) in &described.ring {
+        if let Some(other) = seen.insert(host_id, address) {
+            let message = format!(
+                "the ring of {:?} has the host id {host_id} at both {other} and {address}",
+                described.cluster_name
+            );
+            return Err(precondition(message)
+                .hint("look at nodetool status on several nodes: one of them does not tell the truth"));
+        }
+    }
+    Ok(())
 }
 
 /// The whole ring: an instant of a part of it would be none.
-pub(crate) fn of_cluster(
-    asked: &[String],
-    described: &NodeDescription,
-) -> Result<Vec<String>, OperationError> {
+pub(crate) fn of_cluster(asked: &[String], described: &NodeDescription) -> Result<Targets, OperationError> {
     let unasked: Vec<_> = described.ring.keys().filter(|address| !asked.contains(address)).cloned().collect();
     if !(asked.is_empty() || unasked.is_empty()) {
         let message =
@@ -58,7 +69,7 @@ pub(crate) fn of_increment(
     asked: &[String],
     described: &NodeDescription,
     base: &ClusterManifest,
-) -> Result<(Vec<String>, Vec<String>), OperationError> {
+) -> Result<(Targets, Vec<String>), OperationError> {
     let held: BTreeSet<_> = base.nodes.iter().map(|node| node.host_id).collect();
     let without = |address: &&String| described.ring.get(*address).is_some_and(|id| !held.contains(id));
     let without: Vec<_> = if asked.is_empty() {
@@ -188,5 +199,6 @@ fn part(manifest: &ClusterManifest, node: &NodeManifestRef, target: &str) -> Res
         restored: None,
         failure: None,
         cut: None,
+        unchanged: false,
     }
 }

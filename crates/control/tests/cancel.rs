@@ -45,7 +45,8 @@ fn steps_of(stage: BackupStage, backup_type: BackupType) -> &'static [&'static s
 /// What is waited for: it finishes, or its effect would come after the clearing.
 fn is_waited_for(stage: BackupStage, step: &str, backup_type: BackupType) -> bool {
     let is_freeze = backup_type == BackupType::Cluster && stage == BackupStage::Snapshot;
-    let takes_snapshot = stage == BackupStage::Snapshot && !(is_freeze && step.ends_with("check_snapshot"));
+    let is_cut = step == "check_snapshot" || is_freeze && step.ends_with("check_snapshot");
+    let takes_snapshot = stage == BackupStage::Snapshot && !is_cut;
     takes_snapshot || stage >= BackupStage::Clear || step == "after upload"
 }
 

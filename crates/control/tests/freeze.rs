@@ -4,8 +4,9 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cassy_backup_format::{ClusterId, ClusterManifest, Keys};
 use cassy_control::{
@@ -386,6 +387,51 @@ async fn who_does_not_acknowledge_is_named_and_asked_again() {
     assert_eq!(rows[0].status, Status::Failed);
     assert!(rows[0].message.contains("guards may have unpaused"), "{rows:?}");
     scene.all_go_on().await;
+}
+
+/// Its host is a black hole, say; the server was restarted since.
+#[tokio::test]
+async fn a_pause_that_is_not_over_names_who_stands_in_the_way_of_the_next_one() {
+    let scene = Scene::set().await;
+    let before = scene.frozen().await.unwrap().job_id;
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let intent = cassy_catalog::PauseIntent {
+        intent_id: "i".to_owned(),
+        job_id: before.clone(),
+        instances_json: serde_json::to_string(&instances(2)).unwrap(),
+        deadline_at: now - 7 * 60_000,
+        created_at: now - 7 * 60_000,
+    };
+    scene.server.catalog.open_pause_intent(scene.server.lease.epoch, &intent).await.unwrap();
+    scene.applications.lock().deaf.insert(instances(1).remove(0), u32::MAX);
+    let scene = scene.restart().await;
+    scene.rings.0.values().for_each(|ring| ring.log.lock().unwrap().clear());
+    let (request, service) = (scene.request(), Arc::clone(&scene.server.service));
+    let asked = tokio::spawn(async move { service.take_backup(request).await });
+    while !scene.rings.0.values().all(|ring| ring.steps(&["connect", "flush"]).contains(&"flush".to_owned()))
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Beyond the wait for it.
+    while !asked.is_finished() {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(20)).await;
+        tokio::time::resume();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let error = asked.await.unwrap().unwrap_err();
+    let expected = format!(
+        "of the applications that the backup {before} paused 7 min ago these have not acknowledged that they go on: \
+         app1.test (127.0.0.1:1)"
+    );
+    assert!(error.message.ends_with(&expected), "{error}");
+    let hint = &error.hints[0];
+    assert!(hint.contains("`cassy unpause`") && hint.contains("waited for at most 60 min"), "{hint}");
+    assert_eq!(scene.log().iter().filter(|step| *step == "pause").count(), 1, "nobody is paused for it");
+    // It answers again.
+    scene.applications.lock().deaf.clear();
+    scene.all_go_on().await;
+    scene.frozen().await.unwrap();
 }
 
 #[tokio::test]

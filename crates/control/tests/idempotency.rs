@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{
-    BackupRequest, BackupType, HistorySelector, OperationErrorKind, Operations, RestoreRequest, RestoreType,
-    Status,
+    BackupAnswer, BackupRequest, BackupType, HistorySelector, OperationError, OperationErrorKind, Operations,
+    RestoreRequest, RestoreType, Status,
 };
 use futures::future::join_all;
+use sqlx::{Connection, Executor, SqliteConnection};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use world::{Action, NODE, Ring, Server, backup, restore};
 
@@ -200,4 +202,97 @@ async fn a_refused_request_frees_its_key() {
     assert_eq!((again.status, again.job_id), (Status::Completed, first.job_id));
     assert_eq!(again.restore_type, RestoreType::Node);
     assert_eq!(scene.jobs().await.len(), 2);
+}
+
+impl Scene {
+    /// Somebody else who has the database open.
+    async fn somebody(&self) -> SqliteConnection {
+        let url = format!("sqlite://{}", self.directory.path().join("cassy.db").display());
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        connection.execute("PRAGMA busy_timeout = 10000").await.unwrap();
+        connection
+    }
+
+    fn ask(&self) -> JoinHandle<Result<BackupAnswer, OperationError>> {
+        let (service, request) = (Arc::clone(&self.server.service), self.backup());
+        tokio::spawn(async move { service.take_backup(request).await })
+    }
+
+    /// A request whose job is being filed, and the job's id: it has its nodes already, and another request for them is
+    /// told so. The database is locked.
+    async fn being_filed(&self) -> (JoinHandle<Result<BackupAnswer, OperationError>>, String) {
+        loop {
+            let asked = self.ask();
+            // Reading is quick; who is at work for long waits for the lock.
+            let mut looks = 0;
+            while looks < 30 {
+                looks = if self.server.catalog.is_at_work() { looks + 1 } else { 0 };
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let other = self.server.service.take_backup(backup(&self.cluster)).await.unwrap_err();
+            match other.message.split_once("at work for the job ") {
+                Some((_, rest)) if !asked.is_finished() => {
+                    return (asked, rest.split(' ').next().unwrap().to_owned());
+                }
+                // The other one was quicker.
+                _ => drop(asked.await),
+            }
+        }
+    }
+}
+
+/// The job's row is durable, and what its filing comes to is an error. A test can write the row itself, as the refusal of
+/// another request says the id.
+#[tokio::test]
+async fn a_job_that_is_stored_although_its_filing_failed_is_driven_and_found_by_its_key() {
+    let scene = Scene::set().await;
+    let mut somebody = scene.somebody().await;
+    somebody.execute("BEGIN IMMEDIATE").await.unwrap();
+    let (first, job_id) = scene.being_filed().await;
+    let second = scene.ask();
+    let request = serde_json::json!({ "call": "TakeBackup", "cluster_id": scene.cluster, "backup_type": 2 })
+        .to_string();
+    sqlx::query(
+        "INSERT INTO job (job_id, kind, cluster_id, snapshot_id, operation_type, stage, state, epoch, created_at, \
+         updated_at, finished, idempotency_key, request) VALUES ($1, 'backup', $2, $1, 2, 'prepare', '{}', $3, 1, 1, 0, $4, $5)",
+    )
+    .bind(&job_id)
+    .bind(&scene.cluster)
+    .bind(scene.server.lease.epoch)
+    .bind(KEY)
+    .bind(&request)
+    .execute(&mut somebody)
+    .await
+    .unwrap();
+    somebody.execute("COMMIT").await.unwrap();
+    for asked in [first, second] {
+        let answer = asked.await.unwrap().unwrap();
+        assert_eq!((answer.status, &answer.job_id), (Status::Started, &job_id));
+    }
+    scene.server.idle().await;
+    let again = scene.server.service.take_backup(scene.backup()).await.unwrap();
+    assert_eq!((again.status, &again.job_id), (Status::Completed, &job_id));
+    assert_eq!(scene.jobs().await, BTreeSet::from([Some(job_id)]));
+}
+
+#[tokio::test]
+async fn a_job_that_was_not_stored_leaves_its_nodes_and_its_key_free() {
+    let mut scene = Scene::set().await;
+    let mut somebody = scene.somebody().await;
+    let full =
+        "CREATE TRIGGER full BEFORE INSERT ON job_part BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    somebody.execute(full).await.unwrap();
+    for _ in 0..2 {
+        let refused = scene.server.service.take_backup(scene.backup()).await.unwrap_err();
+        assert_eq!(refused.kind, OperationErrorKind::Unavailable, "{refused}");
+        assert!(refused.message.starts_with("cannot file the job: "), "{refused}");
+        assert!(refused.message.contains("the disk is full"), "{refused}");
+        assert!(refused.hints[0].contains("metadata_db_url"), "{refused:?}");
+    }
+    somebody.execute("DROP TRIGGER full").await.unwrap();
+    scene.restart().await;
+    assert!(scene.jobs().await.is_empty(), "nothing of it runs later");
+    scene.server.service.take_backup(scene.backup()).await.unwrap();
+    scene.server.idle().await;
+    assert_eq!(scene.jobs().await.len(), 1);
 }

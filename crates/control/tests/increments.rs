@@ -11,12 +11,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cassy_backup_format::{BackupId, ClusterId, Keys};
+use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{
-    BackupRequest, BackupType, HistorySelector, OperationError, OperationErrorKind, Operations,
+    BackupRequest, BackupType, HistorySelector, JobSelector, OperationError, OperationErrorKind, Operations,
     RestoreRequest, Status,
 };
 use tempfile::TempDir;
-use world::{NODE, Ring, Server, backup, host_id, restore};
+use tokio::time::timeout;
+use world::{Action, NODE, Ring, Server, backup, host_id, restore};
 
 struct Scene {
     directory: TempDir,
@@ -77,6 +79,21 @@ impl Scene {
 
     fn path(&self, key: &str) -> PathBuf {
         self.directory.path().join("store").join(key)
+    }
+
+    /// What the history says of a restore that was cancelled in this step.
+    async fn cancelled_restore(&self, base: &str, step: &str) -> String {
+        self.ring.once(step, Action::Hang);
+        let (service, request) = (Arc::clone(&self.server.service), restore(&self.cluster, base));
+        let asked = tokio::spawn(async move { service.restore_backup(request).await });
+        timeout(Duration::from_secs(30), self.ring.reached.notified()).await.expect("the step is reached");
+        let job = self.server.catalog.unfinished_jobs().await.unwrap().remove(0).job_id;
+        self.server.service.cancel_job(JobSelector::Job(job)).await.unwrap();
+        drop(asked.await);
+        self.server.idle().await;
+        let rows = self.server.service.list_restores(HistorySelector::default()).await.unwrap();
+        assert_eq!(rows[0].status, Status::Failed);
+        rows[0].message.clone()
     }
 
     /// The manifests that a restore takes.
@@ -165,6 +182,25 @@ async fn a_node_that_was_started_since_with_another_configuration_has_a_gap() {
     scene.increment(&base).await.unwrap();
 }
 
+/// Whatever it says now, it may have said something else when Cassandra read it.
+#[tokio::test]
+async fn a_configuration_that_is_younger_than_the_start_hides_a_gap() {
+    let scene = Scene::set().await;
+    let base = scene.snapshot().await;
+    scene.ring.new_yaml.store(true, Ordering::SeqCst);
+    *scene.ring.uptime.lock().unwrap() = Duration::ZERO;
+    let error = scene.refused(&base).await;
+    assert_eq!(error.kind, OperationErrorKind::FailedPrecondition);
+    assert!(error.message.contains("was changed since"), "{error}");
+    assert!(error.hints[0].contains("backup_type 2"), "{error:?}");
+    // It was there at the start, or the start was before the base.
+    scene.ring.new_yaml.store(false, Ordering::SeqCst);
+    scene.increment(&base).await.unwrap();
+    scene.ring.new_yaml.store(true, Ordering::SeqCst);
+    *scene.ring.uptime.lock().unwrap() = Duration::from_secs(86_400);
+    scene.increment(&base).await.unwrap();
+}
+
 /// What a restore has put back is not what the increment before it continued to.
 #[tokio::test]
 async fn a_restore_of_anything_but_its_end_ends_a_chain() {
@@ -180,6 +216,41 @@ async fn a_restore_of_anything_but_its_end_ends_a_chain() {
     assert!(error.hints[0].contains("backup_type 2"), "{error:?}");
     let next = scene.snapshot().await;
     scene.increment(&next).await.unwrap();
+}
+
+/// Cancelled before it had placed anything.
+#[tokio::test]
+async fn a_restore_that_left_the_node_as_it_was_ends_no_chain() {
+    let scene = Scene::set().await;
+    let base = scene.snapshot().await;
+    scene.increment(&base).await.unwrap();
+    for step in ["plan_restore", "restore"] {
+        let message = scene.cancelled_restore(&base, step).await;
+        assert!(message.starts_with("cancelled while "), "{step}: {message}");
+        scene.increment(&base).await.expect(step);
+    }
+    // Of one that could not be undone nobody knows.
+    scene.ring.once("undo_restore", Action::Fail(NodeErrorKind::Permanent));
+    scene.cancelled_restore(&base, "restore").await;
+    // And one after it that changed nothing does not change that.
+    scene.cancelled_restore(&base, "restore").await;
+    let error = scene.refused(&base).await;
+    let expected = format!(
+        "the snapshot {base} was begun to be restored to it, and is not known to have left it as it was,"
+    );
+    assert!(error.message.contains(&expected), "{error}");
+    assert!(error.hints[0].contains("backup_type 2"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_restore_that_failed_may_have_placed_something() {
+    let scene = Scene::set().await;
+    let base = scene.snapshot().await;
+    scene.increment(&base).await.unwrap();
+    scene.ring.once("restore", Action::Fail(NodeErrorKind::Permanent));
+    scene.restored(restore(&scene.cluster, &base)).await;
+    let error = scene.refused(&base).await;
+    assert!(error.message.contains("is not known to have left it as it was"), "{error}");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use cassy_control::{
 };
 use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::time::timeout;
-use world::{Action, NODE, Ring, Server, backup, open_catalog, parts, take_lease};
+use world::{Action, NODE, Ring, Server, backup, open_catalog, parts, restore, take_lease};
 
 /// Of the leases here; the server's own lives longer.
 const TTL: Duration = Duration::from_secs(2);
@@ -101,6 +101,121 @@ async fn a_job_goes_on_when_a_database_that_was_locked_for_longer_than_the_lease
         settled(&tenure, &cluster).await;
         tenure.end().await.unwrap();
     }
+}
+
+/// What a full and a read-only database have in common: it is read, and no write is taken.
+const NO_WRITES: [&str; 3] = [
+    "CREATE TRIGGER no_job BEFORE UPDATE ON job BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+    "CREATE TRIGGER no_row BEFORE INSERT ON job_node BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+    "CREATE TRIGGER no_lease BEFORE UPDATE ON lease BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+];
+
+async fn take_no_writes(directory: &Path) -> SqliteConnection {
+    let mut connection = somebody(directory, "PRAGMA synchronous = FULL").await;
+    for trigger in NO_WRITES {
+        connection.execute(trigger).await.unwrap();
+    }
+    connection
+}
+
+async fn take_writes_again(mut connection: SqliteConnection) {
+    connection.execute("DROP TRIGGER no_job; DROP TRIGGER no_row; DROP TRIGGER no_lease").await.unwrap();
+}
+
+async fn restores(tenure: &Tenure) -> Vec<NodeEntry> {
+    let ended = async {
+        loop {
+            match tenure.list_restores(HistorySelector::default()).await {
+                Ok(entries) if !entries.is_empty() && entries.iter().all(|e| e.status as u8 >= 3) => {
+                    return entries;
+                }
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(LONG, ended).await.expect("the restore ends")
+}
+
+/// A tenure whose only restore is held in this step of its node, and the database takes no writes any more.
+async fn restore_held_in(step: &str, directory: &Path, ring: &Arc<Ring>) -> (Arc<Tenure>, SqliteConnection) {
+    let (tenure, _) = begin(directory, ring).await;
+    let cluster = tenure.register_cluster(NODE).await.unwrap().cluster_id;
+    let snapshot = tenure.take_backup(backup(&cluster)).await.unwrap().snapshot_id;
+    settled(&tenure, &cluster).await;
+    ring.on(step, Action::Hang);
+    let answer = tenure.restore_backup(restore(&cluster, &snapshot)).await.unwrap();
+    assert_eq!(answer.status, Status::Started);
+    timeout(LONG, ring.reached.notified()).await.expect("the step is reached");
+    let full = take_no_writes(directory).await;
+    (tenure, full)
+}
+
+#[tokio::test]
+async fn a_restore_goes_on_when_a_database_that_was_full_while_it_placed_takes_writes_again() {
+    for step in ["restore", "after restore"] {
+        let (directory, ring) = (tempfile::tempdir().unwrap(), Arc::new(Ring::default()));
+        let (tenure, full) = restore_held_in(step, directory.path(), &ring).await;
+        let error = suspended(&tenure).await;
+        assert!(error.hints.iter().any(|hint| hint.contains("metadata_db_url")), "{error:?}");
+        ring.no_agents().await;
+        ring.heal();
+        take_writes_again(full).await;
+        let rows = restores(&tenure).await;
+        assert_eq!(rows.len(), 1, "{step}: {rows:?}");
+        assert_eq!(
+            (rows[0].status, rows[0].message.as_str()),
+            (Status::Completed, "start Cassandra"),
+            "{step}"
+        );
+        assert_eq!(
+            ring.steps(&["restore"]).len(),
+            2,
+            "{step}: the second call finishes what the first began"
+        );
+        tenure.end().await.unwrap();
+    }
+}
+
+/// The node is done, its row is not written: it is as soon as that can be, and nothing is done again.
+#[tokio::test]
+async fn a_restore_that_was_done_while_the_database_was_full_is_told_later() {
+    let (directory, ring) = (tempfile::tempdir().unwrap(), Arc::new(Ring::default()));
+    let catalog = open_catalog(directory.path()).await;
+    let lease = take_lease(&catalog, Duration::from_secs(3600)).await;
+    let parts = parts(directory.path(), &ring, &catalog, &lease);
+    let tenure = Tenure::begin(parts, lease).await.unwrap();
+    let cluster = tenure.register_cluster(NODE).await.unwrap().cluster_id;
+    let snapshot = tenure.take_backup(backup(&cluster)).await.unwrap().snapshot_id;
+    settled(&tenure, &cluster).await;
+    ring.on("restore", Action::Hang);
+    tenure.restore_backup(restore(&cluster, &snapshot)).await.unwrap();
+    timeout(LONG, ring.reached.notified()).await.expect("the step is reached");
+    let full = take_no_writes(directory.path()).await;
+    ring.heal();
+    // The agent is let go before the end is stored.
+    ring.no_agents().await;
+    let rows = tenure.list_restores(HistorySelector::default()).await.unwrap();
+    assert_eq!(rows[0].status, Status::Started, "{rows:?}");
+    take_writes_again(full).await;
+    let rows = restores(&tenure).await;
+    assert_eq!((rows.len(), rows[0].status), (1, Status::Completed), "{rows:?}");
+    assert_eq!(ring.steps(&["restore"]).len(), 1);
+    tenure.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restore_whose_server_died_while_the_database_was_full_is_taken_up_by_the_next_one() {
+    let (directory, ring) = (tempfile::tempdir().unwrap(), Arc::new(Ring::default()));
+    let (tenure, full) = restore_held_in("restore", directory.path(), &ring).await;
+    // Nothing is stored at its end, as nothing can be.
+    tenure.end().await.ok();
+    ring.heal();
+    take_writes_again(full).await;
+    let second = Server::start(directory.path(), &ring).await;
+    second.idle().await;
+    let rows = second.service.list_restores(HistorySelector::default()).await.unwrap();
+    assert_eq!((rows.len(), rows[0].status), (1, Status::Completed), "{rows:?}");
+    assert_eq!(ring.steps(&["restore"]).len(), 2);
 }
 
 #[tokio::test]

@@ -66,6 +66,37 @@ impl Scene {
         self.ring.wake();
     }
 
+    /// A job that is never driven; its id.
+    async fn file_a_live_job(&self) -> String {
+        let id = BackupId::at(7).to_string();
+        let live = NewJob {
+            job_id: id.clone(),
+            kind: JobKind::Backup,
+            operation_type: 2,
+            cluster_id: self.cluster.clone(),
+            snapshot_id: id.clone(),
+            stage: "upload".to_owned(),
+            state_json: "{}".to_owned(),
+            parts: Vec::new(),
+            created_at: 7,
+            rows: Vec::new(),
+            key: None,
+        };
+        self.server.catalog.create_job(self.server.lease.epoch, &live).await.unwrap();
+        id
+    }
+
+    fn session(&self, session: SessionId, job_id: &str) -> UploadSession {
+        UploadSession {
+            session_id: session.to_string(),
+            cluster_id: self.cluster.clone(),
+            host_id: host_id().to_string(),
+            job_id: job_id.to_owned(),
+            created_at: 1,
+            closed: false,
+        }
+    }
+
     /// Where an object of the store is on the disk.
     fn object(&self, key: &ObjectKey) -> PathBuf {
         let path = self.directory.path().join("store").join(key.as_str());
@@ -222,21 +253,7 @@ async fn without_a_node_manifest_no_incremental_file_is_deleted() {
 #[tokio::test]
 async fn snapshots_of_a_job_that_is_under_way_are_left_alone() {
     let scene = Scene::set().await;
-    let other = BackupId::at(7).to_string();
-    let live = NewJob {
-        job_id: other.clone(),
-        kind: JobKind::Backup,
-        operation_type: 2,
-        cluster_id: scene.cluster.clone(),
-        snapshot_id: other.clone(),
-        stage: "upload".to_owned(),
-        state_json: "{}".to_owned(),
-        parts: Vec::new(),
-        created_at: 7,
-        rows: Vec::new(),
-        key: None,
-    };
-    scene.server.catalog.create_job(scene.server.lease.epoch, &live).await.unwrap();
+    let other = scene.file_a_live_job().await;
     let tag = format!("cassy-{other}-1");
     scene.ring.snapshots.lock().unwrap().insert(tag.clone(), vec!["ks".to_owned()]);
     scene.server.service.take_backup(backup(&scene.cluster)).await.unwrap();
@@ -288,7 +305,7 @@ impl Scene {
     async fn leave_objects(&self) -> Left {
         let first: BackupId = self.back_up().await.parse().unwrap();
         let (own, foreign) = (SessionId::from_bytes([7; 12]), SessionId::from_bytes([8; 12]));
-        let table = TableRef { keyspace: "ks".to_owned(), table: "t".to_owned(), id: "0".repeat(32) };
+        let table = entry_table();
         let object = |session, number| {
             let (attempt, file) = (Attempt::new(session, number), "nb-1-big-Data.db");
             let key = self.keys.component(&host_id(), &table, None, "nb-1-big", attempt, file).unwrap();
@@ -296,14 +313,7 @@ impl Scene {
             key
         };
         let left = Left { unnamed: object(own, 1), named: object(own, 2), foreign: object(foreign, 1) };
-        let session = UploadSession {
-            session_id: own.to_string(),
-            cluster_id: self.cluster.clone(),
-            host_id: host_id().to_string(),
-            job_id: "a dead one".to_owned(),
-            created_at: 1,
-            closed: false,
-        };
+        let session = self.session(own, "a dead one");
         self.server.catalog.open_upload_session(self.server.lease.epoch, &session).await.unwrap();
         let whole = fs::read(self.object(&self.keys.node_manifest(&host_id(), &first))).unwrap();
         let mut header = ManifestReader::open(whole.as_slice()).unwrap().header().clone();
@@ -327,6 +337,10 @@ impl Scene {
         keys.sort();
         keys
     }
+}
+
+fn entry_table() -> TableRef {
+    TableRef { keyspace: "ks".to_owned(), table: "t".to_owned(), id: "0".repeat(32) }
 }
 
 fn entry(table: TableRef, key: ObjectKey) -> SstableEntry {
@@ -366,6 +380,28 @@ async fn exactly_the_unnamed_objects_of_own_dead_sessions_go() {
     scene.back_up().await;
     assert_eq!(scene.data_objects(), sorted(&[&left.named, &left.foreign]));
     assert_eq!(scene.last().await.0, Status::Completed);
+}
+
+/// That the lock is held which keeps others from sending is the word of a node.
+#[tokio::test]
+async fn objects_of_another_job_that_is_under_way_stay() {
+    let scene = Scene::set().await;
+    let left = scene.leave_objects().await;
+    let live = scene.file_a_live_job().await;
+    let (at_work, table) = (SessionId::from_bytes([9; 12]), entry_table());
+    let attempt = Attempt::new(at_work, 1);
+    let key =
+        scene.keys.component(&host_id(), &table, None, "nb-1-big", attempt, "nb-1-big-Data.db").unwrap();
+    fs::write(scene.object(&key), "data").unwrap();
+    let session = scene.session(at_work, &live);
+    scene.server.catalog.open_upload_session(scene.server.lease.epoch, &session).await.unwrap();
+    scene.server.service.take_backup(backup(&scene.cluster)).await.unwrap();
+    assert_eq!(scene.last().await.0, Status::Completed);
+    assert_eq!(scene.data_objects(), sorted(&[&left.named, &left.foreign, &key]));
+    let sessions =
+        scene.server.catalog.upload_sessions(&scene.cluster, &host_id().to_string()).await.unwrap();
+    let open: Vec<_> = sessions.into_iter().filter(|session| !session.closed).collect();
+    assert_eq!(open, [session]);
 }
 
 #[tokio::test]

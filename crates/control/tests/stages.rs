@@ -14,7 +14,7 @@ use cassy_control::{HistorySelector, NodeEntry, Operations, Status};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use world::{Action, Ring, Server, backup, restore};
+use world::{Action, BEAT, Ring, Server, backup, restore};
 
 /// Longer than every limit of a stage together with its tries.
 const BEYOND_EVERY_LIMIT: Duration = Duration::from_secs(1000);
@@ -163,6 +163,23 @@ async fn a_stage_that_never_ends_is_ended() {
         drop(asked.await);
         scene.check_end(allowed, &format!("{stage:?}, {step}")).await;
     }
+}
+
+/// A cold disk, or very many SSTables: longer than any call to Cassandra may take, and never silent for long.
+#[tokio::test]
+async fn a_look_at_the_snapshot_takes_as_long_as_its_agent_says_that_it_goes_on() {
+    let scene = Scene::set().await;
+    scene.ring.once("check_snapshot", Action::Beat(4));
+    let (service, request) = (Arc::clone(&scene.server.service), backup(&scene.cluster));
+    let asked = tokio::spawn(async move { service.take_backup(request).await });
+    for _ in 0..4 {
+        timeout(Duration::from_secs(30), scene.ring.reached.notified()).await.expect("it goes on");
+        tokio::time::pause();
+        tokio::time::advance(BEAT).await;
+        tokio::time::resume();
+    }
+    asked.await.unwrap().unwrap();
+    scene.check_end(&[Some(Status::Completed)], "a slow look at the snapshot").await;
 }
 
 /// Whether the request is accepted by then, and the step.

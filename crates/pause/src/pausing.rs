@@ -27,6 +27,7 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// Instances that were asked to pause. The connections are open as long as this lives.
 pub struct Pausing {
     dial: Arc<dyn Dial>,
+    asked_at: Instant,
     members: Vec<Member>,
 }
 
@@ -65,7 +66,7 @@ impl Pausing {
             // Of those that are not asked nothing can come late.
             Member { instance: instance.clone(), connection, late_until: begun, outcome: Err(problem) }
         });
-        let mut pausing = Self { dial, members: members.collect() };
+        let mut pausing = Self { dial, asked_at: begun, members: members.collect() };
         if is_open {
             pausing.ask(deadline).await;
         } else {
@@ -76,6 +77,7 @@ impl Pausing {
 
     async fn ask(&mut self, deadline: Instant) {
         let sent = Instant::now();
+        self.asked_at = sent;
         let left = deadline - sent;
         // This process may have been stopped until now: whoever was to end the pause has done so.
         if left.is_zero() {
@@ -110,6 +112,12 @@ impl Pausing {
             }
             member.outcome = outcome;
         }
+    }
+
+    /// When the first was asked: before that all connections were opened. Else when it was begun.
+    #[must_use]
+    pub fn asked_at(&self) -> Instant {
+        self.asked_at
     }
 
     /// Those that did not say that they are paused; empty when all are. When some have failed, those that were not

@@ -59,8 +59,11 @@ pub(crate) fn write(places: &Places, settings: &Settings<'_>) -> Result<(), Fail
     for directory in [&conf, &places.scratch] {
         std::fs::create_dir_all(directory).doing(|| format!("make {}", directory.display()))?;
     }
-    std::fs::write(&places.yaml, yaml(places, settings))
-        .doing(|| format!("write {}", places.yaml.display()))?;
+    // As on a machine of an operator it is as old as its last change, not as the last start.
+    let text = yaml(places, settings);
+    if !std::fs::read_to_string(&places.yaml).is_ok_and(|there| there == text) {
+        std::fs::write(&places.yaml, text).doing(|| format!("write {}", places.yaml.display()))?;
+    }
     if let Some(membership) = settings.membership {
         let text = format!("dc={}\nrack=rack1\n", membership.datacenter);
         std::fs::write(&places.rack, text).doing(|| format!("write {}", places.rack.display()))?;

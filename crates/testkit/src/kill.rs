@@ -46,6 +46,10 @@ pub enum Aim {
     After(Duration),
     /// When the first object has been sent, to a store that was empty.
     Sending,
+    /// When the sentinel of a restore has been put down, before anything else.
+    Marked,
+    /// When the first file of a restore has been staged.
+    Staging,
     /// When the first file has been placed.
     Placing,
 }
@@ -181,7 +185,9 @@ impl<'a, N: Node> Killer<'a, N> {
         let known = self.jobs.newest_row().await?;
         let asked = self.ask_for_restore(snapshot_id)?;
         let data = self.world.node.data_directories();
-        let came = |_: &Self| match aim {
+        let came = |killer: &Self| match aim {
+            Aim::Marked => Ok(killer.world.has_sentinel()),
+            Aim::Staging => Ok(has_file(&data[0].join("node-backup"))),
             Aim::Placing => Ok(has_keyspace(&data[0])),
             _ => Err(Failure::new(format!("{aim:?} is not of a restore"))),
         };
@@ -203,7 +209,9 @@ impl<'a, N: Node> Killer<'a, N> {
         let own = rows.first().filter(|_| rows.len() > rows_before);
         let completed = own.is_some_and(|(status, _)| *status == OperationStatus::Completed);
         let in_the_way = own.is_some_and(|(_, message)| message.contains("Cassandra is running"));
-        let excused = stage == "plan" || (victim == Victim::Agent && in_the_way);
+        // The server may still tell of its agent's end before its own comes.
+        let agent_died_first = victim == Victim::Both && struck.is_none() && own.is_none();
+        let excused = stage == "plan" || agent_died_first || (victim == Victim::Agent && in_the_way);
         if !completed && !excused {
             return Err(Failure::new(format!("the restore must complete by itself; {told}")));
         }
@@ -274,7 +282,7 @@ impl<'a, N: Node> Killer<'a, N> {
         match aim {
             Aim::Stage(stage) => return self.strike_in(known, stage, victim).await,
             Aim::After(offset) => tokio::time::sleep_until(filed + offset).await,
-            Aim::Sending | Aim::Placing => {
+            Aim::Sending | Aim::Marked | Aim::Staging | Aim::Placing => {
                 catch("the first file is there", LIMIT, async || match came(self) {
                     Ok(true) => Probe::Ready(()),
                     Ok(false) => Probe::NotYet(format!("{aim:?}: {job:?}")),
@@ -407,6 +415,12 @@ type Asked = tokio::task::JoinHandle<Result<(), tonic::Status>>;
 
 fn is_final(status: OperationStatus) -> bool {
     matches!(status, OperationStatus::Completed | OperationStatus::Failed)
+}
+
+/// In it, or in any directory below it.
+fn has_file(directory: &Path) -> bool {
+    let mut entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.any(|path| !path.is_dir() || has_file(&path))
 }
 
 fn has_keyspace(data: &Path) -> bool {

@@ -3,9 +3,11 @@
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cassy_backup_format::ConfigurationFacts;
+use rustix::fs::OFlags;
 
 use super::process::Daemon;
 use super::yaml::{self, Document, YamlError};
@@ -261,7 +263,9 @@ pub(crate) fn simple_name(class: &str) -> &str {
 
 fn read_text(path: &Path) -> Result<String, ConfigurationError> {
     let read = || -> std::io::Result<Vec<u8>> {
-        let file = fs::File::open(path)?;
+        // A FIFO would wait for somebody who writes to it.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = fs::File::options().read(true).custom_flags(flags).open(path)?;
         if !file.metadata()?.is_file() {
             return Err(std::io::Error::other("it is not a regular file"));
         }

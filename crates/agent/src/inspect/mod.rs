@@ -11,6 +11,7 @@ mod yaml;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cassy_agent_protocol::{AgentError, AgentErrorKind, InspectRequest, NodeFacts};
 use cassy_backup_format::ConfigurationFacts;
@@ -98,7 +99,7 @@ pub(crate) fn inspect(machine: &Machine, request: &InspectRequest) -> Result<Nod
     let mut tried = Vec::new();
     let found =
         running(machine, directories, &mut tried)?.or_else(|| packaged(machine, directories, &mut tried));
-    let Some((pid, mut configuration)) = found else {
+    let Some((pid, yaml, mut configuration)) = found else {
         return Err(InspectError::NotFound { directories: directories.clone(), tried });
     };
     // JMX has the last word: what the backup says of directories counts in this list.
@@ -110,14 +111,15 @@ pub(crate) fn inspect(machine: &Machine, request: &InspectRequest) -> Result<Nod
         .iter()
         .map(|directory| free_bytes(Path::new(directory)).map_err(failed(directory)))
         .collect::<Result<_, _>>()?;
-    Ok(NodeFacts { pid, configuration, free_bytes })
+    Ok(NodeFacts { pid, configuration, yaml_age_ms: age_ms(&yaml, SystemTime::now()), free_bytes })
 }
 
 fn failed(directory: &str) -> impl FnOnce(std::io::Error) -> InspectError {
     move |source| InspectError::DataDirectory { directory: directory.to_owned(), source }
 }
 
-type Found = Option<(Option<u32>, ConfigurationFacts)>;
+/// The process id, the `cassandra.yaml`, and what it says.
+type Found = Option<(Option<u32>, PathBuf, ConfigurationFacts)>;
 
 fn running(
     machine: &Machine,
@@ -130,7 +132,7 @@ fn running(
             Ok(configuration) => {
                 let facts = configuration.facts(daemon);
                 if overlap(&facts.data_directories, directories) {
-                    return Ok(Some((Some(daemon.pid), facts)));
+                    return Ok(Some((Some(daemon.pid), configuration.path, facts)));
                 }
                 let path = configuration.path.display();
                 tried.push(format!(
@@ -153,7 +155,7 @@ fn packaged(machine: &Machine, directories: &[String], tried: &mut Vec<String>) 
             Ok(configuration) => {
                 let facts = configuration.facts(&Recorded(&ConfigurationFacts::default()));
                 if overlap(&facts.data_directories, directories) {
-                    return Some((None, facts));
+                    return Some((None, configuration.path, facts));
                 }
                 tried.push(format!("{}, which has {}", path.display(), facts.data_directories.join(", ")));
             }
@@ -168,6 +170,20 @@ pub(crate) fn daemon_configuration(machine: &Machine, daemon: &Daemon) -> Result
     let path = daemon.yaml().or_else(|| machine.packaged_yaml.iter().find(|path| path.is_file()).cloned());
     let Some(path) = path else { return Err("its cassandra.yaml was not found".to_owned()) };
     Configuration::read(&path).map_err(|error| chain(&error))
+}
+
+/// How long ago a file, or the link to it, was written or put there, in milliseconds; 0 when that is not known, or still to
+/// come. A file that is moved to a name keeps the time at which it was written.
+fn age_ms(path: &Path, now: SystemTime) -> u64 {
+    let newest = |metadata: fs::Metadata| {
+        let written = (metadata.mtime(), metadata.mtime_nsec());
+        let (seconds, nanos) = written.max((metadata.ctime(), metadata.ctime_nsec()));
+        seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000)
+    };
+    let (Ok(file), Ok(link)) = (fs::metadata(path), fs::symlink_metadata(path)) else { return 0 };
+    let now_ms = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    u64::try_from(now_ms.saturating_sub(newest(file).max(newest(link)))).unwrap_or(0)
 }
 
 /// True when a directory is in both lists, by path or by identity.
@@ -295,6 +311,24 @@ mod tests {
         fs::write(node.path("packaged.yaml"), format!("data_file_directories: [{}]\n", node.path("data/")))
             .unwrap();
         assert_eq!(node.inspect().unwrap().pid, None);
+    }
+
+    #[test]
+    fn a_file_is_as_young_as_its_last_change_whatever_time_it_was_given() {
+        let (node, hour) = (Node::new(), std::time::Duration::from_secs(3_600));
+        let (yaml, link) = (node.root.path().join("its.yaml"), node.root.path().join("link.yaml"));
+        fs::write(&yaml, "").unwrap();
+        symlink(&yaml, &link).unwrap();
+        let written = |at| fs::File::options().write(true).open(&yaml).unwrap().set_modified(at).unwrap();
+        written(SystemTime::now() - 100 * hour);
+        let later = SystemTime::now() + hour;
+        for path in [&yaml, &link] {
+            let age = age_ms(path, later);
+            assert!((3_600_000..2 * 3_600_000).contains(&age), "{age}");
+        }
+        written(later + hour);
+        assert_eq!(age_ms(&link, later), 0);
+        assert_eq!(age_ms(&node.root.path().join("absent"), later), 0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use cassy_sstable::BACKUPS_DIRECTORY;
 
-use super::facts::{Facts, Found};
+use super::facts::{Facts, Found, Side, SideKind};
 use super::tree::{FileError, Ownership, Steps, Tree};
 
 const PREFIX: &str = "moved-aside-";
@@ -51,14 +51,21 @@ pub(crate) struct InTheWay {
 
 /// What would be moved, each directory once; nothing unless the restore is to move things.
 pub(crate) fn in_the_way(facts: &Facts) -> Vec<InTheWay> {
-    let mut all: Vec<InTheWay> = Vec::new();
+    if facts.moves_segments().is_some() {
+        let is_log = |side: &&Side| matches!(side.kind, SideKind::Segments | SideKind::RefusedStarts);
+        return merged(facts.sides.iter().filter(is_log).map(|side| (&side.path, &side.found)));
+    }
     if facts.moves_aside().is_none() {
-        return all;
+        return Vec::new();
     }
     let roots =
         facts.roots.iter().flat_map(|root| [(&root.path, &root.placed), (&root.path, &root.unexpected)]);
-    let sides = facts.sides.iter().map(|side| (&side.path, &side.found));
-    for (directory, found) in roots.chain(sides).filter(|(_, found)| found.count > 0) {
+    merged(roots.chain(facts.sides.iter().map(|side| (&side.path, &side.found))))
+}
+
+fn merged<'a>(found: impl Iterator<Item = (&'a PathBuf, &'a Found)>) -> Vec<InTheWay> {
+    let mut all: Vec<InTheWay> = Vec::new();
+    for (directory, found) in found.filter(|(_, found)| found.count > 0) {
         match all.iter_mut().find(|known| known.directory == *directory) {
             Some(known) => known.found.add_all(found),
             None => all.push(InTheWay { directory: directory.clone(), found: found.clone() }),

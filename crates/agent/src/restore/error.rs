@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::tree::FileError;
 use crate::failure::{IntoAgentError, agent_error, is_changed, store_error_kind};
+use crate::session::lock::LockError;
 
 /// See the module. `Display` never repeats the source.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,11 @@ pub(crate) enum RestoreError {
     Findings { findings: Vec<String> },
     #[error("object {key}{} does not match the backup: {reason}", file_of(.file))]
     Corrupt { key: ObjectKey, file: Option<String>, reason: String },
+    /// Nothing is renamed on the way.
+    #[error(
+        "SSTable {sstable} of {table} was in several data directories, and this node has one place for all"
+    )]
+    Collision { sstable: String, table: String },
     /// A file in place is not the backup's.
     #[error("{} is not the file of the backup ({reason}); nothing is overwritten", .path.display())]
     InTheWay { path: PathBuf, reason: String },
@@ -42,6 +48,8 @@ pub(crate) enum RestoreError {
     NotSeen { problems: Vec<String> },
     #[error("the node's file system failed")]
     File(#[source] FileError),
+    #[error(transparent)]
+    Lock(LockError),
     #[error("stopped")]
     Cancelled,
     #[error("a part of the restore ended before its time")]
@@ -50,6 +58,8 @@ pub(crate) enum RestoreError {
 
 const UNSEEN: &str = "Let the agent look at it (run it as root, or as the user who owns the data), then restore the same \
     backup again.";
+const APART: &str =
+    "Name as many data directories in cassandra.yaml as the backed-up node had, then restore again.";
 const CHANGED: &str = "Restore another backup, and find out who changed the store.";
 
 fn file_of(file: &Option<String>) -> String {
@@ -73,7 +83,9 @@ impl RestoreError {
             | Self::Refused { .. }
             | Self::Findings { .. }
             | Self::Corrupt { .. }
+            | Self::Collision { .. }
             | Self::InTheWay { .. } => AgentErrorKind::Permanent,
+            Self::Lock(error) => error.kind(),
             Self::Cancelled => AgentErrorKind::Cancelled,
             Self::CutShort(_) => AgentErrorKind::Bug,
         }
@@ -88,7 +100,9 @@ impl RestoreError {
             | Self::Refused { .. }
             | Self::Corrupt { .. } => Some(CHANGED.to_owned()),
             Self::InTheWay { path, .. } => Some(format!("Move {} aside and restore again.", path.display())),
+            Self::Collision { .. } => Some(APART.to_owned()),
             Self::NotSeen { .. } => Some(UNSEEN.to_owned()),
+            Self::Lock(error) => error.hint(),
             Self::Stalled { .. } | Self::Findings { .. } | Self::Cancelled | Self::CutShort(_) => None,
         }
     }

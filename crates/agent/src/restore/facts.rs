@@ -6,7 +6,7 @@ use cassy_agent_protocol::{RestoreScope, RestoreWay};
 use cassy_backup_format::ConfigurationFacts;
 
 use super::layout::Layout;
-use super::marker::Staging;
+use super::marker::{Begin, Staging};
 use super::tree::Ownership;
 use crate::inspect::configuration::RackFile;
 
@@ -48,7 +48,22 @@ impl Facts {
 
     /// When the restore that is to be finished was begun, Unix nanoseconds.
     pub(crate) fn begun_ns(&self) -> Option<i64> {
-        self.roots.iter().filter_map(|root| root.begun_ns).min()
+        self.roots.iter().filter_map(|root| root.begin.map(|begin| begin.at_ns)).min()
+    }
+
+    /// Whether segments of the commit log that are younger than the sentinel are known to be of starts that it refused, so
+    /// that they may be deleted. The clocks of two file systems may differ, so by that alone it is not known: a
+    /// restore that moves aside may have been stopped before it came to this directory.
+    pub(crate) fn deletes_segments(&self, side: &Side) -> bool {
+        let was_to_move = self.roots.iter().any(|root| root.begin.is_some_and(|begin| begin.moves_aside));
+        let has_moved = self.is_staged() && side.has_aside;
+        self.move_aside.is_none() && (has_moved || !was_to_move && !self.has_moved())
+    }
+
+    /// The id of the job that moves aside what is in the commit log of a restore that has staged something: nothing
+    /// that the restore has made is there.
+    pub(crate) fn moves_segments(&self) -> Option<&str> {
+        self.move_aside.as_deref().filter(|_| self.is_staged())
     }
 
     /// Files have been staged since the restore began: nothing is moved aside any more.
@@ -140,8 +155,8 @@ pub(crate) struct Root {
     pub(crate) staging: Staging,
     /// What stands where a restore of the other scope stages.
     pub(crate) other_staging: Staging,
-    /// When the sentinel of this very restore was set here, Unix nanoseconds.
-    pub(crate) begun_ns: Option<i64>,
+    /// What the sentinel of this very restore says here.
+    pub(crate) begin: Option<Begin>,
     /// Files have been staged since this restore began.
     pub(crate) is_staged: bool,
     /// Things were moved aside here before.
@@ -204,8 +219,8 @@ pub(crate) enum SideKind {
     CommitLog,
     /// The commit log's segments from before the restore.
     Segments,
-    /// Those that were written since an interrupted restore was begun: Cassandra makes an empty one before it looks at the
-    /// SSTables, and so do starts that the sentinel refuses.
+    /// Those that were written since an interrupted restore was begun, by their times: Cassandra makes an empty one before
+    /// it looks at the SSTables, and so do starts that the sentinel refuses. See [`Facts::deletes_segments`].
     RefusedStarts,
     Hints,
     SavedCaches,

@@ -282,7 +282,7 @@ impl Looks<'_> {
             free_bytes: 0,
             staging: Staging::Clean,
             other_staging: Staging::Clean,
-            begun_ns: None,
+            begin: None,
             is_staged: false,
             has_aside: false,
             missing_bytes: 0,
@@ -306,7 +306,7 @@ impl Looks<'_> {
                 root.other_staging = Staging::look(tree, other, self.marker)?;
             }
             if root.staging == Staging::Ours {
-                root.begun_ns = marker::set_at(tree, self.staging)?;
+                root.begin = marker::begin_of(tree, self.staging)?;
             }
             root.is_staged =
                 root.staging == Staging::Ours && tree.descend(&[self.staging, STAGED])?.is_some();
@@ -388,7 +388,7 @@ fn take_inventory(
             layout.assign(&entry, index);
             index
         });
-        collisions.check(&entry, index).map_err(|reason| manifest.refuse(reason))?;
+        collisions.check(&entry, index)?;
         let (Some(root), Some(staged)) = (roots.get_mut(index), trees.get(index)) else { continue };
         everything &= take_sstable(&entry, index, root, staged.as_ref(), &mut present);
     }
@@ -481,13 +481,10 @@ impl Collisions {
         &self.roots
     }
 
-    fn check(&mut self, entry: &SstableEntry, root: usize) -> Result<(), String> {
+    fn check(&mut self, entry: &SstableEntry, root: usize) -> Result<(), RestoreError> {
         if self.of(entry).contains(&root) {
-            let table = table_directory(entry);
-            return Err(format!(
-                "SSTable {} of {}/{table} was in several data directories, and this node has one place for all",
-                entry.name, entry.table.keyspace
-            ));
+            let table = format!("{}/{}", entry.table.keyspace, table_directory(entry));
+            return Err(RestoreError::Collision { sstable: entry.name.clone(), table });
         }
         self.roots.push(root);
         Ok(())

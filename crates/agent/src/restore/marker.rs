@@ -37,6 +37,9 @@ pub(crate) struct Marker {
     manifest_blake3: String,
     /// Half a node that was to be a part of a copy must not be finished as the original, nor the other way round.
     way: Way,
+    /// Whether the restore moves aside what is in the way: then not all that is there has come since.
+    #[serde(default)]
+    moves_aside: bool,
 }
 
 /// See [`RestoreWay`].
@@ -79,6 +82,7 @@ impl Marker {
             backup_id: request.backup_id.to_string(),
             manifest_blake3: request.manifest.blake3.clone(),
             way: Way::of(&request.way),
+            moves_aside: request.move_aside.is_some(),
         }
     }
 
@@ -188,10 +192,21 @@ pub(crate) fn set(
     Ok(staging)
 }
 
-/// When the sentinel was set, Unix nanoseconds; a later call of the same restore leaves it as it is.
-pub(crate) fn set_at(root: &Tree, name: &str) -> Result<Option<i64>, FileError> {
-    let Some(sentinels) = root.descend(&[name, SENTINEL_TABLE_DIRECTORY])? else { return Ok(None) };
-    Ok(sentinels.stat(OsStr::new(SENTINEL_FILE))?.map(|stat| super::tree::mtime_ns(&stat)))
+/// How an interrupted restore was begun; a later call of the same restore leaves that as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Begin {
+    /// When the sentinel was set, Unix nanoseconds by the clock of its file system.
+    pub(crate) at_ns: i64,
+    pub(crate) moves_aside: bool,
+}
+
+/// What the sentinel says of that.
+pub(crate) fn begin_of(root: &Tree, name: &str) -> Result<Option<Begin>, FileError> {
+    let Some(staging) = root.open(OsStr::new(name))? else { return Ok(None) };
+    let Some(Ok(marker)) = read_marker(&staging)? else { return Ok(None) };
+    let sentinel = staging.descend(&[SENTINEL_TABLE_DIRECTORY])?;
+    let stat = sentinel.map(|tree| tree.stat(OsStr::new(SENTINEL_FILE))).transpose()?.flatten();
+    Ok(stat.map(|stat| Begin { at_ns: super::tree::mtime_ns(&stat), moves_aside: marker.moves_aside }))
 }
 
 /// Removes everything that is staged, for a restore that is taken back.

@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::context::{Context, ProgressSink};
 use crate::inspect::Machine;
+use crate::session::lock::Locks;
 use error::RestoreError;
 use facts::{Facts, Target};
 use layout::Layout;
@@ -75,7 +76,15 @@ pub(crate) async fn undo(
     spool: &Path,
 ) -> Result<Option<String>, RestoreError> {
     let Prepared { facts, .. } = prepare(context, machine, request, spool).await?;
-    on_thread(move || undo::undo(&facts, &Steps::default())).await
+    let locks = context.locks.clone();
+    on_thread(move || {
+        // Made since the node was locked by a parent of it.
+        if let Some(first) = facts.roots.first().filter(|root| root.exists) {
+            locks.hold(&first.path).map_err(RestoreError::Lock)?;
+        }
+        undo::undo(&facts, &Steps::default())
+    })
+    .await
 }
 
 /// What is known before anything is done.
@@ -118,8 +127,8 @@ async fn run_counted(
         Target::Known(_) | Target::Unknown { .. } => None,
     };
     let Some(layout) = layout else { return Err(RestoreError::Findings { findings }) };
-    let (marker, known) = (Marker::of(request), Arc::clone(&facts));
-    let begun = Arc::new(on_thread(move || begin(&known, &marker, &steps)).await?);
+    let (marker, known, locks) = (Marker::of(request), Arc::clone(&facts), context.locks.clone());
+    let begun = Arc::new(on_thread(move || begin(&known, &marker, &locks, &steps)).await?);
     let stager = Arc::new(Stager {
         context: context.clone(),
         store,
@@ -152,8 +161,8 @@ fn is_only_proven(facts: &Facts) -> bool {
     facts.complete && !facts.is_resumed()
 }
 
-fn begin(facts: &Facts, marker: &Marker, steps: &Steps) -> Result<Begun, RestoreError> {
-    if is_only_proven(facts) { place::open(facts, steps) } else { place::begin(facts, marker, steps) }
+fn begin(facts: &Facts, marker: &Marker, locks: &Locks, steps: &Steps) -> Result<Begun, RestoreError> {
+    if is_only_proven(facts) { place::open(facts, steps) } else { place::begin(facts, marker, locks, steps) }
 }
 
 fn finish(

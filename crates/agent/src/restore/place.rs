@@ -2,10 +2,11 @@
 //! to where Cassandra looks for it, then the caches of the data before go, and the sentinel last. Each step can
 //! be done again by a later call. Nothing is overwritten.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cassy_agent_protocol::RestoreScope;
+use cassy_agent_protocol::{AgentErrorKind, RestoreScope};
 use cassy_backup_format::{FileEntry, SstableEntry};
 use cassy_sstable::{ComponentName, TOC_COMPONENT};
 use rustix::fs::Stat;
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 
 use super::aside::{self, InTheWay};
 use super::error::RestoreError;
-use super::facts::{Facts, Root, SideKind};
+use super::facts::{Facts, Root, Side, SideKind};
 use super::gather::{is_segment, is_since};
 use super::layout::Layout;
 use super::manifest::{Manifest, directories, table_directory};
@@ -22,6 +23,7 @@ use super::stage::Destination;
 use super::tree::{FileError, Kind, Steps, Tree, mtime_ns};
 use crate::context::ProgressSink;
 use crate::inspect::nearest_existing;
+use crate::session::lock::{LockError, Locks};
 
 /// Cassandra's `AutoSavingCache` names its files so.
 const CACHES: [&str; 3] = ["KeyCache-", "RowCache-", "CounterCache-"];
@@ -46,30 +48,45 @@ pub(crate) fn open(facts: &Facts, steps: &Steps) -> Result<Begun, RestoreError> 
     Ok(Begun { destinations, made: Vec::new(), moved: Vec::new(), steps: steps.clone() })
 }
 
-/// Makes the data directories where they are missing, and sets the sentinels: in the first one first. What is in the
-/// way is moved aside then.
-pub(crate) fn begin(facts: &Facts, marker: &Marker, steps: &Steps) -> Result<Begun, RestoreError> {
+/// Makes the data directories where they are missing, and sets the sentinels: in the first one first, once it is locked.
+/// What is in the way is moved aside then.
+pub(crate) fn begin(
+    facts: &Facts,
+    marker: &Marker,
+    locks: &Locks,
+    steps: &Steps,
+) -> Result<Begun, RestoreError> {
     let mut begun =
         Begun { destinations: Vec::new(), made: Vec::new(), moved: Vec::new(), steps: steps.clone() };
-    let outcome = begun.begin(facts, marker);
-    if outcome.is_err() && !facts.is_resumed() {
+    let outcome = begun.begin(facts, marker, locks);
+    // What another agent has begun meanwhile is that one's.
+    let is_anothers = |error: &RestoreError| error.kind() == AgentErrorKind::Busy;
+    if outcome.as_ref().is_err_and(|error| !is_anothers(error)) && !facts.is_resumed() {
         begun.abandon(facts);
     }
     outcome.map(|()| begun)
 }
 
 impl Begun {
-    fn begin(&mut self, facts: &Facts, marker: &Marker) -> Result<(), RestoreError> {
-        for root in &facts.roots {
-            let tree = self.make_root(root)?;
+    fn begin(&mut self, facts: &Facts, marker: &Marker, locks: &Locks) -> Result<(), RestoreError> {
+        for (index, root) in facts.roots.iter().enumerate() {
+            let tree = if index == 0 { self.lock_root(root, locks)? } else { self.make_root(root)? };
             let staging = marker::set(&tree, facts.staging, marker, &root.ownership)?;
             let destination = Destination { root: tree, staging: Some(staging), ownership: root.ownership };
             self.destinations.push(Arc::new(destination));
         }
         match facts.moves_aside() {
             Some(job_id) => self.move_aside(facts, job_id),
-            None => Ok(()),
+            None => self.move_segments(facts),
         }
+    }
+
+    /// Whether they are of refused starts or from before is not known for sure.
+    fn move_segments(&mut self, facts: &Facts) -> Result<(), RestoreError> {
+        let Some(job_id) = facts.moves_segments() else { return Ok(()) };
+        self.moved = aside::in_the_way(facts);
+        aside::move_all(&self.moved, job_id, &|name| !is_segment(Path::new(name)), &self.steps)?;
+        Ok(())
     }
 
     /// Once files can be staged, nothing more is taken for what was there before.
@@ -86,6 +103,17 @@ impl Begun {
             staging.map(|staging| staging.ensure(&[STAGED], &destination.ownership)).transpose()?;
         }
         Ok(())
+    }
+
+    /// The first data directory is what agents lock. Where it was missing, its parent was locked instead, which nobody asks
+    /// for any more once it is there.
+    fn lock_root(&mut self, root: &Root, locks: &Locks) -> Result<Tree, RestoreError> {
+        if !root.exists && Tree::root(&root.path, &self.steps)?.is_some() {
+            return Err(RestoreError::Lock(LockError::Made { path: root.path.clone() }));
+        }
+        let tree = self.make_root(root)?;
+        locks.hold(&root.path).map_err(RestoreError::Lock)?;
+        Ok(tree)
     }
 
     fn make_root(&mut self, root: &Root) -> Result<Tree, RestoreError> {
@@ -130,7 +158,7 @@ impl Begun {
         for root in &roots {
             marker::clear_staged(root, facts.staging)?;
         }
-        if let Some(job_id) = facts.moves_aside() {
+        if let Some(job_id) = &facts.move_aside {
             aside::put_back(&self.moved, job_id, steps)?;
         }
         for root in roots.iter().rev() {
@@ -162,11 +190,16 @@ impl Begun {
                 destination.ok_or_else(|| manifest.refuse("a data directory is not there".to_owned()))?;
             place(destination, &entry)?;
         }
-        self.delete(facts, SideKind::SavedCaches, |name, _| is_saved_cache(name))?;
+        let sides = |kind| facts.sides.iter().filter(move |side| side.kind == kind);
+        for side in sides(SideKind::SavedCaches) {
+            self.delete(side, |name, _| is_saved_cache(name))?;
+        }
         let begun_ns = facts.begun_ns();
-        self.delete(facts, SideKind::RefusedStarts, |name, stat| {
-            is_segment(Path::new(name)) && is_since(begun_ns, mtime_ns(stat))
-        })?;
+        for side in sides(SideKind::RefusedStarts).filter(|side| facts.deletes_segments(side)) {
+            self.delete(side, |name, stat| {
+                is_segment(Path::new(name)) && is_since(begun_ns, mtime_ns(stat))
+            })?;
+        }
         self.sync()?;
         for destination in &self.destinations {
             marker::empty_staged(&destination.root, facts.staging)?;
@@ -195,23 +228,15 @@ impl Begun {
         Ok(())
     }
 
-    fn delete(
-        &self,
-        facts: &Facts,
-        kind_of_side: SideKind,
-        is: impl Fn(&str, &Stat) -> bool,
-    ) -> Result<(), FileError> {
-        for side in facts.sides.iter().filter(|side| side.kind == kind_of_side) {
-            let Some(tree) = Tree::root(&side.path, &self.steps)? else { continue };
-            for (name, kind) in tree.entries()? {
-                let stat = if kind == Kind::File { tree.stat(&name)? } else { None };
-                if name.to_str().zip(stat).is_some_and(|(name, stat)| is(name, &stat)) {
-                    tree.remove(&name)?;
-                }
+    fn delete(&self, side: &Side, is: impl Fn(&str, &Stat) -> bool) -> Result<(), FileError> {
+        let Some(tree) = Tree::root(&side.path, &self.steps)? else { return Ok(()) };
+        for (name, kind) in tree.entries()? {
+            let stat = if kind == Kind::File { tree.stat(&name)? } else { None };
+            if name.to_str().zip(stat).is_some_and(|(name, stat)| is(name, &stat)) {
+                tree.remove(&name)?;
             }
-            tree.sync_file_system()?;
         }
-        Ok(())
+        tree.sync_file_system()
     }
 }
 
@@ -224,7 +249,8 @@ pub(crate) fn existing(path: &Path, steps: &Steps) -> Result<Tree, FileError> {
     Tree::root(path, steps)?.ok_or_else(|| FileError::new("open directory", path, Errno::NOENT))
 }
 
-/// Places one SSTable. What is in place already was proven when the others were staged.
+/// Places one SSTable. What is in place already was proven when the others were staged, and has nothing staged any more:
+/// what appeared meanwhile is another's, whatever its size.
 fn place(destination: &Destination, entry: &SstableEntry) -> Result<(), RestoreError> {
     let table = table_directory(entry);
     let names = directories(entry, &table);
@@ -236,7 +262,8 @@ fn place(destination: &Destination, entry: &SstableEntry) -> Result<(), RestoreE
     let mut files: Vec<&FileEntry> = entry.files.iter().collect();
     files.sort_by_key(|file| is_toc(file));
     for file in files {
-        if to.file_size(&file.name)? == Some(file.size) {
+        let is_staged = staged.as_ref().map(|staged| staged.stat(OsStr::new(&file.name))).transpose()?;
+        if is_staged.flatten().is_none() && to.file_size(&file.name)? == Some(file.size) {
             continue;
         }
         let Some(staged) = &staged else {

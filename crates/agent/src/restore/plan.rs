@@ -59,7 +59,7 @@ pub(crate) fn plan(facts: &Facts) -> RestorePlan {
 }
 
 fn moved_aside(facts: &Facts, plan: &mut RestorePlan) {
-    let Some(job_id) = facts.moves_aside() else { return };
+    let Some(job_id) = &facts.move_aside else { return };
     for aside::InTheWay { directory, found } in aside::in_the_way(facts) {
         if let Some(inner) = aside::nested(facts, &directory) {
             plan.findings.push(format!(
@@ -453,17 +453,19 @@ fn side_directory(facts: &Facts, side: &Side, plan: &mut RestorePlan) {
         }
         return;
     }
-    if side.found.count == 0 || facts.moves_aside().is_some() {
+    let is_log = matches!(side.kind, SideKind::Segments | SideKind::RefusedStarts);
+    let is_moved = facts.moves_aside().is_some() || is_log && facts.moves_segments().is_some();
+    if side.found.count == 0 || is_moved {
         return;
     }
     let holds = describe(&side.found);
-    let how = if facts.is_staged() { "move them aside" } else { MOVE };
+    let how = if facts.is_staged() && !is_log { "move them aside" } else { MOVE };
     match side.kind {
-        SideKind::RefusedStarts => plan.warnings.push(format!(
+        SideKind::RefusedStarts if facts.deletes_segments(side) => plan.warnings.push(format!(
             "{what} directory {path} holds {holds}, made by a start that the interrupted restore refused; the \
              restore deletes such segments"
         )),
-        _ if must_be_empty => plan
+        _ if must_be_empty || is_log => plan
             .findings
             .push(format!("{what} directory {path} is not empty: it holds {holds}; {why}: {how}")),
         SideKind::SavedCaches => {

@@ -52,7 +52,7 @@ mod tests {
             other_staging: Staging::Clean,
             is_staged: false,
             has_aside: false,
-            begun_ns: None,
+            begin: None,
             missing_bytes: 0,
             placed: Found::default(),
             unexpected: Found::default(),

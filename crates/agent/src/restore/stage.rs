@@ -138,6 +138,8 @@ impl Stager {
                     path: placed.path().join(&file.name),
                     reason,
                 })?;
+                // A file that was placed without a rename has its staged name still.
+                remove_staged(staged.as_ref(), file)?;
                 self.dealt_with(file);
             } else if self.is_staged(staged.as_ref(), file)? {
                 self.dealt_with(file);
@@ -152,7 +154,10 @@ impl Stager {
         let Some(staged) = staged else { return Ok(false) };
         match self.compare(staged, file)? {
             Some(Ok(())) => Ok(true),
-            Some(Err(_)) => staged.remove(&file.name).map(|()| false).map_err(RestoreError::from),
+            Some(Err(_)) => {
+                remove_staged(Some(staged), file)?;
+                Ok(false)
+            }
             None => Ok(false),
         }
     }
@@ -331,6 +336,11 @@ fn staged(destination: &Destination, names: &[&str]) -> Result<Option<Tree>, Fil
     staging.descend(&below)
 }
 
+/// Whatever it is: in the staging everything is of a restore.
+fn remove_staged(staged: Option<&Tree>, file: &FileEntry) -> Result<(), FileError> {
+    staged.map_or(Ok(()), |staged| staged.remove_any(OsStr::new(&file.name)))
+}
+
 fn read_entries(manifest: &Manifest, sender: &mpsc::Sender<SstableEntry>) -> Result<(), RestoreError> {
     for entry in manifest.entries()? {
         if sender.blocking_send(entry?).is_err() {
@@ -359,9 +369,7 @@ fn write_object(
     let directory = staging.ensure(&names, &destination.ownership)?;
     for file in &files {
         // What an earlier try has left.
-        if directory.stat(OsStr::new(&file.name))?.is_some() {
-            directory.remove(&file.name)?;
-        }
+        remove_staged(Some(&directory), file)?;
     }
     let mut writer = ObjectWriter::new(object, files, directory)?;
     while let Some(piece) = pieces.blocking_recv() {

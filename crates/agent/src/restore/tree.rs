@@ -376,6 +376,15 @@ impl Tree {
         self.remove_empty(name).map(|_: bool| ())
     }
 
+    /// Removes whatever has this name, a directory with everything in it; a missing one is fine.
+    pub(crate) fn remove_any(&self, name: &OsStr) -> Result<(), FileError> {
+        match self.stat(name)?.map(|stat| kind_of(&stat)) {
+            Some(Kind::Directory) => self.remove_all(name),
+            Some(Kind::File | Kind::Other) => self.remove(name),
+            None => Ok(()),
+        }
+    }
+
     /// Removes everything in this directory.
     pub(crate) fn empty(&self) -> Result<(), FileError> {
         loop {
@@ -484,6 +493,8 @@ mod tests {
         found.sort_by(|one, other| one.0.cmp(&other.0));
         assert_eq!(found, [("file".into(), Kind::Other), ("ks".into(), Kind::Other)]);
         assert!(tree.remove_all(OsStr::new("ks")).is_err());
+        tree.remove_any(OsStr::new("ks")).unwrap();
+        assert!(!dir.path().join("ks").is_symlink());
         assert!(outside.path().join("kept").exists());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     }

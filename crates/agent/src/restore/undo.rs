@@ -61,10 +61,7 @@ fn problems(facts: &Facts) -> Vec<String> {
 /// Where the restore has begun, if it has, is not known, or not known to be its own.
 fn not_known(facts: &Facts) -> Option<String> {
     if !facts.roots.iter().any(|root| root.exists) {
-        return Some(format!(
-            "what it has begun was not looked for, as {}; once that is mended, restore the same backup again",
-            nowhere(facts)
-        ));
+        return Some(nowhere(facts));
     }
     let mut strange = Vec::new();
     for root in &facts.roots {
@@ -73,22 +70,27 @@ fn not_known(facts: &Facts) -> Option<String> {
     (!strange.is_empty()).then(|| format!("nothing was taken back: {}", strange.join("; ")))
 }
 
-/// Why there is nothing to look at.
+/// What is said where there is no directory to look at. A restore makes those that are missing, and these may be on a file
+/// system that is not mounted: that nothing was seen is no proof that nothing was begun.
 fn nowhere(facts: &Facts) -> String {
-    match &facts.target {
+    let why = match &facts.target {
         Target::Unknown { reason } => format!("the node's data directories are not known: {reason}"),
         Target::Known(known) if facts.roots.is_empty() => {
             format!("{} names no data directory of Cassandra's own", known.path.display())
         }
         Target::Known(known) => {
             let names: Vec<_> = facts.roots.iter().map(|root| root.path.display().to_string()).collect();
-            format!(
-                "none of the data directories in {} is there ({})",
+            return format!(
+                "nothing of it was seen: none of the data directories in {} is there ({}); if they were there before, see that \
+                 their file systems are mounted, then restore the same backup again",
                 known.path.display(),
                 names.join(", ")
-            )
+            );
         }
-    }
+    };
+    format!(
+        "what it has begun was not looked for, as {why}; once that is mended, restore the same backup again"
+    )
 }
 
 /// Why a restore whose directories are known is not taken back.

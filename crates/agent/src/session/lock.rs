@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cassy_agent_protocol::{AgentError, AgentErrorKind, LockRequest};
@@ -34,25 +35,71 @@ pub(crate) enum LockError {
     Unreadable(Unreadable),
     #[error("another agent works on this node: it holds the lock on {}", .path.display())]
     Busy { path: PathBuf },
+    /// It was missing when the node was looked at; who works on the node makes it, or mounts it.
+    #[error("{} is there now, and was not when the node was looked at: another agent has made it, or somebody else", .path.display())]
+    Made { path: PathBuf },
     #[error("stopped")]
     Cancelled,
 }
 
+impl LockError {
+    pub(crate) fn kind(&self) -> AgentErrorKind {
+        match self {
+            Self::Relative { .. } | Self::System { .. } | Self::Unreadable(_) => AgentErrorKind::Permanent,
+            Self::Busy { .. } | Self::Made { .. } => AgentErrorKind::Busy,
+            Self::Cancelled => AgentErrorKind::Cancelled,
+        }
+    }
+
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreadable(unreadable) => Some(unreadable.hint()),
+            Self::Made { .. } => Some("Restore again: the node is looked at anew.".to_owned()),
+            Self::Busy { .. } => Some(
+                "Wait for the other job on this node; an agent whose server is gone ends by itself."
+                    .to_owned(),
+            ),
+            Self::Relative { .. } | Self::System { .. } | Self::Cancelled => None,
+        }
+    }
+}
+
 impl IntoAgentError for LockError {
     fn into_agent_error(self) -> AgentError {
-        let (kind, hint) = match &self {
-            Self::Relative { .. } | Self::System { .. } => (AgentErrorKind::Permanent, None),
-            Self::Unreadable(unreadable) => (AgentErrorKind::Permanent, Some(unreadable.hint())),
-            Self::Busy { .. } => (
-                AgentErrorKind::Busy,
-                Some(
-                    "Wait for the other job on this node; an agent whose server is gone ends by itself."
-                        .to_owned(),
-                ),
-            ),
-            Self::Cancelled => (AgentErrorKind::Cancelled, None),
-        };
-        AgentError { hint, ..agent_error(&self, kind) }
+        AgentError { hint: self.hint(), ..agent_error(&self, self.kind()) }
+    }
+}
+
+/// The locks of one agent, shared by all that works in it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Locks(Arc<Mutex<Vec<Lock>>>);
+
+impl Locks {
+    fn all(&self) -> MutexGuard<'_, Vec<Lock>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all().is_empty()
+    }
+
+    /// True when it is this very directory that is locked.
+    pub(crate) fn have(&self, path: &Path) -> bool {
+        self.all().iter().any(|lock| lock.is_on(path))
+    }
+
+    pub(crate) fn add(&self, lock: Lock) {
+        self.all().push(lock);
+    }
+
+    /// Locks a directory that is there, without waiting. The same one again is fine.
+    pub(crate) fn hold(&self, path: &Path) -> Result<(), LockError> {
+        if self.have(path) {
+            return Ok(());
+        }
+        let lock = Lock::try_take(path)?.ok_or_else(|| LockError::Busy { path: path.to_owned() })?;
+        self.add(lock);
+        Ok(())
     }
 }
 

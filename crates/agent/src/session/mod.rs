@@ -5,7 +5,7 @@
 //! has been told to stop; a panic in a request is an answer, not the end.
 
 mod guard;
-mod lock;
+pub(crate) mod lock;
 mod output;
 mod spool;
 mod work;

@@ -2,13 +2,13 @@
 
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cassy_agent_protocol::{AgentError, AgentErrorKind, CheckStoreRequest, LockRequest, Reply, Request};
 use cassy_store::{StoreAccess, StoreError};
 
 use super::guard::Guard;
-use super::lock::Lock;
+use super::lock::{Lock, Locks};
 use super::spool::Spool;
 use crate::context::Context;
 use crate::failure::IntoAgentError;
@@ -27,13 +27,13 @@ pub(crate) const BEATS: &str = "/dev/null/beat";
 pub(crate) struct Worker {
     pub(crate) machine: Machine,
     pub(crate) spool: Spool,
-    locks: Mutex<Vec<Lock>>,
+    locks: Locks,
     guard: Guard,
 }
 
 impl Worker {
     pub(crate) fn new(machine: Machine, spool: Spool) -> Self {
-        Self { machine, spool, locks: Mutex::default(), guard: Guard::default() }
+        Self { machine, spool, locks: Locks::default(), guard: Guard::default() }
     }
 
     /// Does what is asked.
@@ -42,8 +42,9 @@ impl Worker {
         context: Context,
         request: Request,
     ) -> Result<Reply, AgentError> {
+        let context = Context { locks: self.locks.clone(), ..context };
         let spool = self.spool.path();
-        if needs_lock(&request) && self.locks().is_empty() {
+        if needs_lock(&request) && self.locks.is_empty() {
             return Err(defect("the node's lock has to be taken first"));
         }
         match request {
@@ -103,10 +104,6 @@ impl Worker {
         }
     }
 
-    fn locks(&self) -> std::sync::MutexGuard<'_, Vec<Lock>> {
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The same directory again is fine.
     async fn lock(&self, context: &Context, request: &LockRequest) -> Result<Reply, AgentError> {
         #[cfg(test)]
@@ -116,12 +113,11 @@ impl Worker {
             context.progress.beat();
             tokio::task::yield_now().await;
         }
-        let path = inspect::nearest_existing(Path::new(&request.directory));
-        if self.locks().iter().any(|lock| lock.is_on(path)) {
+        if self.locks.have(inspect::nearest_existing(Path::new(&request.directory))) {
             return Ok(Reply::Done);
         }
         let lock = Lock::take(&context.cancel, request).await.map_err(IntoAgentError::into_agent_error)?;
-        self.locks().push(lock);
+        self.locks.add(lock);
         Ok(Reply::Done)
     }
 }

@@ -8,13 +8,14 @@ mod whole;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use cassy_agent_protocol::{AgentError, CheckSnapshotRequest, SnapshotTag};
+use cassy_agent_protocol::{AgentError, AgentErrorKind, CheckSnapshotRequest, SnapshotTag};
 use cassy_backup_format::TableRef;
 use cassy_sstable::SNAPSHOTS_DIRECTORY;
 
 pub(crate) use inventory::{TableSnapshot, incremental, tables};
 pub(crate) use sstables::{SstableFiles, Sstables};
 pub(crate) use truncations::{TruncationsError, truncated};
+use whole::examine_until;
 pub(crate) use whole::{Amount, Linked, LookedAt, Problems, examine, how_linked};
 
 use crate::context::Context;
@@ -23,28 +24,39 @@ use crate::failure::{IntoAgentError, agent_error};
 
 /// Why a snapshot cannot be looked at. That it is not whole is an answer, not an error.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot look at the snapshot {tag}")]
-pub(crate) struct SnapshotError {
-    tag: SnapshotTag,
-    #[source]
-    source: FileError,
+pub(crate) enum SnapshotError {
+    #[error("cannot look at the snapshot {tag}")]
+    File {
+        tag: SnapshotTag,
+        #[source]
+        source: FileError,
+    },
+    #[error("stopped")]
+    Cancelled,
 }
 
 impl IntoAgentError for SnapshotError {
     fn into_agent_error(self) -> AgentError {
-        AgentError { hint: self.source.hint(), ..agent_error(&self, self.source.kind()) }
+        match &self {
+            Self::File { source, .. } => {
+                AgentError { hint: source.hint(), ..agent_error(&self, source.kind()) }
+            }
+            Self::Cancelled => agent_error(&self, AgentErrorKind::Cancelled),
+        }
     }
 }
 
 /// Says which of the request's tables lack a whole snapshot: `keyspace.table: what is wrong`. Whether a table that
 /// has none was dropped meanwhile is for the caller to find out.
 pub(crate) fn check(ctx: &Context, request: &CheckSnapshotRequest) -> Result<Vec<String>, SnapshotError> {
-    let error = |source| SnapshotError { tag: request.tag, source };
+    let error = |source| SnapshotError::File { tag: request.tag, source };
     let found = tables(&request.data_directories, request.tag).map_err(error)?;
     let mut broken: Vec<String> =
         missing(request, &found).iter().map(|gone| gone.told(request.tag)).collect();
     for snapshot in found.iter().filter(|snapshot| is_wanted(request, &snapshot.table)) {
-        match snapshot.read().and_then(|content| examine(&ctx.progress, content)) {
+        let cancelled = || ctx.cancel.is_cancelled();
+        match snapshot.read().and_then(|content| examine_until(cancelled, &ctx.progress, content)) {
+            _ if cancelled() => return Err(SnapshotError::Cancelled),
             Ok((_, problems)) => broken.extend(problems.describe(&snapshot.table)),
             Err(odd @ (FileError::NotPlain { .. } | FileError::Vanished { .. })) => {
                 broken.extend(Problems::one(odd.to_string()).describe(&snapshot.table));

@@ -41,6 +41,17 @@ fn each_sstable_that_is_looked_at_is_progress() {
 }
 
 #[test]
+fn a_look_that_is_cancelled_stops_and_says_so() {
+    let node = example();
+    node.take_snapshot(TAG);
+    let ctx = Context::default();
+    ctx.cancel.cancel();
+    let stopped = check(&ctx, &node.request(TAG, EXAMPLE_TABLES)).expect_err("it is to stop");
+    assert_eq!(stopped.into_agent_error().kind, AgentErrorKind::Cancelled);
+    assert_eq!(ctx.progress.beats(), 0);
+}
+
+#[test]
 fn a_whole_snapshot_has_nothing_to_tell() {
     assert_eq!(checked(|_, _, _| ()).expect("checked"), Vec::<String>::new());
 }

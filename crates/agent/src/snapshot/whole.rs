@@ -89,6 +89,15 @@ pub(crate) fn examine(
     progress: &ProgressSink,
     content: TableContent,
 ) -> Result<(Amount, Problems), FileError> {
+    examine_until(|| false, progress, content)
+}
+
+/// The same, as long as nobody says that it is to stop: then what is answered says nothing.
+pub(crate) fn examine_until(
+    is_to_stop: impl Fn() -> bool,
+    progress: &ProgressSink,
+    content: TableContent,
+) -> Result<(Amount, Problems), FileError> {
     let TableContent { sstables, manifests, strangers, .. } = content;
     let (mut amount, mut problems, mut incomplete) =
         (Amount::default(), Problems::default(), Problems::default());
@@ -99,7 +108,7 @@ pub(crate) fn examine(
             None
         }
     };
-    for sstable in sstables {
+    for sstable in sstables.take_while(|_| !is_to_stop()) {
         let sstable = sstable?;
         progress.beat();
         amount.add(&sstable);

@@ -186,7 +186,7 @@ impl Upload {
         looked_at: LookedAt,
     ) -> Result<(Self, Option<Parent>), UploadError> {
         // Its own cancellation, as a failure also stops what is under way.
-        let ctx = Context { cancel: ctx.cancel.child_token(), progress: ctx.progress.clone() };
+        let ctx = Context { cancel: ctx.cancel.child_token(), ..ctx.clone() };
         let request = request.clone();
         let (ctx, request, survey, increment, parent) = blocking(move || {
             let mut survey = survey(&ctx, &request)?;

@@ -14,7 +14,7 @@ use cassy_pause::{
     Dns, GuardHandle, InstanceError, PauseClient, Pausing, TcpDial, find_instances, start_guard,
 };
 use tokio::net::lookup_host;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// For the system's resolver.
 pub(crate) const LOOK_UP_LIMIT: Duration = Duration::from_secs(15);
@@ -142,6 +142,10 @@ struct RealPause {
 
 #[async_trait]
 impl Pause for RealPause {
+    fn asked_at(&self) -> Instant {
+        self.pausing.asked_at()
+    }
+
     fn failures(&self) -> &[InstanceFailure] {
         &self.failures
     }

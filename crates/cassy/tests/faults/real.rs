@@ -6,12 +6,22 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cassy_api::proto::{BackupListingRequest, OperationStatus};
+use cassy_api::proto::{BackupListingRequest, BackupRequest, OperationStatus};
 use cassy_testkit::{Cql, Doing, Failure, Probe, Runtime, World, dataset, wait_for};
 
 use super::faults::{Agent, ambush, holds_a_file, nothing_is_left};
 
 const CHANGES: [&str; 3] = ["dropped", "created", "altered"];
+
+/// Of a death that did not come at its instant.
+const TRIES: u32 = 5;
+
+/// When Cassandra is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Death {
+    MidSnapshot,
+    MidUpload,
+}
 
 /// When the agent stands still.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +49,10 @@ async fn tables_and_cassandra_itself_come_and_go_while_a_backup_runs() -> Result
         }
     }
     drop(cql);
-    cassandra_dies(&mut world, &cluster, "in mid-snapshot").await?;
-    cassandra_dies(&mut world, &cluster, "in mid-upload").await?;
-    fired += 2;
+    cassandra_dies(&mut world, &cluster, Death::MidSnapshot).await?;
+    fired += 1;
+    cassandra_dies(&mut world, &cluster, Death::MidUpload).await?;
+    fired += 1;
 
     let last = world.back_up(&cluster).await?;
     nothing_is_left(&world).await?;
@@ -90,38 +101,69 @@ async fn changed_meanwhile(
     nothing_is_left(world).await
 }
 
-/// Killed, and started before the job goes on: it is completed, or it fails and the next backup clears up after it.
-async fn cassandra_dies(world: &mut World, cluster: &str, when: &str) -> Result<(), Failure> {
-    empty_store(world)?;
-    let data = world.node.data_directories().remove(0);
-    let in_mid_snapshot = when == "in mid-snapshot";
-    let agent = (!in_mid_snapshot).then(|| tokio::spawn(stopped(world, Moment::Upload)));
-    let mut client = world.server.client()?;
-    let request = cassy_api::proto::BackupRequest {
-        cluster_id: cluster.to_owned(),
-        backup_type: 2,
-        ..Default::default()
-    };
-    let begun = tokio::spawn(async move { client.take_backup(request).await });
-    if let Some(agent) = agent {
-        let agent = agent.await.doing(|| "wait for the agent")??;
-        world.node.kill();
-        world.node.start().await?;
-        agent.go_on();
-    } else {
-        // Without a pause: the whole snapshot takes some hundred milliseconds.
-        let seen = tokio::task::spawn_blocking(move || snapshot_appears(&data));
-        seen.await.doing(|| "look for the snapshot")??;
-        world.node.kill();
+/// Killed, and started before the job goes on: without its snapshot the backup fails, and the next one clears up after
+/// it; with it nobody needs Cassandra any more.
+async fn cassandra_dies(world: &mut World, cluster: &str, death: Death) -> Result<(), Failure> {
+    for _ in 0..TRIES {
+        empty_store(world)?;
+        let mut client = world.server.client()?;
+        let request = BackupRequest { cluster_id: cluster.to_owned(), backup_type: 2, ..Default::default() };
+        let mid_upload = death == Death::MidUpload;
+        let agent = mid_upload.then(|| tokio::spawn(stopped(world, Moment::Upload)));
+        let begun = tokio::spawn(async move { client.take_backup(request).await });
+        let is_hit = match agent {
+            None => killed_in_a_snapshot(world).await?,
+            Some(agent) => {
+                let agent = agent.await.doing(|| "wait for the agent")??;
+                world.node.kill();
+                world.node.start().await?;
+                agent.go_on();
+                true
+            }
+        };
+        let id =
+            begun.await.doing(|| "wait for the answer")?.doing(|| "TakeBackup")?.into_inner().snapshot_id;
+        let (status, message) = world.backup_outcome(&id).await?;
+        println!("Cassandra dies, {death:?} (hit: {is_hit}): {}: {message}", status.as_str_name());
+        one_final_state(world, &id).await?;
+        world.back_up(cluster).await.doing(|| format!("the backup after a death, {death:?}"))?;
+        nothing_is_left(world).await?;
+        if is_hit {
+            let expected = match death {
+                Death::MidSnapshot => OperationStatus::Failed,
+                Death::MidUpload => OperationStatus::Completed,
+            };
+            assert_eq!(status, expected, "{death:?}: {message}");
+            return Ok(());
+        }
     }
+    Err(Failure::new(format!("none of {TRIES} deaths was {death:?}")))
+}
+
+/// Whether the snapshot was not whole when Cassandra was killed: a few hundred milliseconds, so nothing is waited for.
+async fn killed_in_a_snapshot(world: &mut World) -> Result<bool, Failure> {
+    let data = world.node.data_directories().remove(0);
+    let watched = data.clone();
+    let seen = tokio::task::spawn_blocking(move || snapshot_appears(&watched));
+    seen.await.doing(|| "look for the snapshot")??;
+    world.node.kill();
+    let lacks_it = tables_of_the_system(&data).into_iter().any(|table| !has_manifest_of_ours(&table));
     world.node.start().await?;
-    let begun = begun.await.doing(|| "wait for the answer")?;
-    let id = begun.doing(|| "TakeBackup")?.into_inner().snapshot_id;
-    let (status, message) = world.backup_outcome(&id).await?;
-    println!("Cassandra is killed and started {when}: {}: {message}", status.as_str_name());
-    one_final_state(world, &id).await?;
-    world.back_up(cluster).await.doing(|| format!("the backup after a death {when}"))?;
-    nothing_is_left(world).await
+    Ok(lacks_it)
+}
+
+/// Of each there is something in a snapshot of all keyspaces.
+fn tables_of_the_system(data: &Path) -> Vec<PathBuf> {
+    let keyspaces = ["system", "system_schema", "system_auth", "system_distributed", "system_traces"];
+    let tables = keyspaces.iter().flat_map(|keyspace| std::fs::read_dir(data.join(keyspace)));
+    tables.flat_map(|tables| tables.flatten().map(|table| table.path())).collect()
+}
+
+/// Cassandra writes it when a table's files are linked.
+fn has_manifest_of_ours(table: &Path) -> bool {
+    let tags = std::fs::read_dir(table.join("snapshots")).into_iter().flatten().flatten();
+    let is_ours = |tag: &std::fs::DirEntry| tag.file_name().to_string_lossy().starts_with("cassy-");
+    tags.filter(is_ours).any(|tag| tag.path().join("manifest.json").exists())
 }
 
 /// Its first directory.

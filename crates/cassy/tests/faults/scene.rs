@@ -214,7 +214,8 @@ impl Scene {
         let entries =
             client.list_restore_statuses(request).await.doing(|| "ListRestoreStatuses")?.into_inner().entries;
         assert!(entries.iter().all(|entry| is_final(entry.status())), "{fault}: {entries:?}");
-        Ok(())
+        assert!(!entries.is_empty(), "{fault}: there is a row");
+        nothing_is_left(&self.world).await.doing(|| format!("after {fault}"))
     }
 
     /// Notes a fault that was seen to happen, and prints what came of it.

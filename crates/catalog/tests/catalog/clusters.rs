@@ -1,7 +1,7 @@
 //! Registered clusters, and upload sessions.
 
-use crate::Fixture;
-use cassy_catalog::{CatalogError, ClusterNode, ClusterRow, ClusterSelector, UploadSession};
+use crate::{Fixture, new_job, update};
+use cassy_catalog::{CatalogError, ClusterNode, ClusterRow, ClusterSelector, JobKind, UploadSession};
 
 pub(crate) fn cluster(cluster_id: &str, name: &str, created_at: i64) -> ClusterRow {
     ClusterRow {
@@ -135,6 +135,37 @@ async fn upload_sessions_are_listed_per_node() {
     let closed = UploadSession { closed: true, ..session("a", "h1", 1) };
     assert_eq!(catalog.upload_sessions("c", "h1").await.unwrap(), [closed, session("b", "h1", 2)]);
     assert_eq!(catalog.upload_sessions("other", "h1").await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn sessions_of_other_jobs_under_way_are_not_dead() {
+    let fixture = Fixture::new().await;
+    let (catalog, epoch) = (&fixture.catalog, fixture.epoch());
+    for job_id in ["own", "other", "ended"] {
+        catalog.create_job(epoch, &new_job(job_id, JobKind::Backup, 1, &[])).await.unwrap();
+    }
+    catalog.save_job(epoch, &update("ended", "finished", true, Vec::new()), 3).await.unwrap();
+    let session = |id: &str, job_id: &str, closed| UploadSession {
+        session_id: id.to_owned(),
+        cluster_id: "c".to_owned(),
+        host_id: "h".to_owned(),
+        job_id: job_id.to_owned(),
+        created_at: 1,
+        closed,
+    };
+    let all = [
+        session("a", "own", false),
+        session("b", "other", false),
+        session("c", "ended", false),
+        session("d", "unknown", false),
+        session("e", "own", true),
+    ];
+    for each in &all {
+        catalog.open_upload_session(epoch, each).await.unwrap();
+    }
+    let dead = catalog.dead_upload_sessions("c", "h", "own").await.unwrap();
+    assert_eq!(dead, [all[0].clone(), all[2].clone(), all[3].clone()]);
+    assert_eq!(catalog.dead_upload_sessions("c", "other", "own").await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Selectors and order of the histories.
 
 use crate::{Fixture, new_job, update};
-use cassy_catalog::{HistorySelector, JobKind, NewJob};
+use cassy_catalog::{HistorySelector, JobKind, LISTED_MOST, NewJob};
 
 async fn fixture() -> Fixture {
     let fixture = Fixture::new().await;
@@ -65,4 +65,25 @@ async fn backups_have_ended_when_their_jobs_have() {
     finish("3").await;
     assert_eq!(ended("c1").await, ["1", "2", "3"]);
     assert!(ended("c9").await.is_empty());
+}
+
+#[tokio::test]
+async fn all_nodes_of_a_backup_are_known_however_long_its_history_is() {
+    let fixture = fixture().await;
+    let later: Vec<String> = (0..LISTED_MOST).map(|number| format!("later {number}")).collect();
+    let later: Vec<&str> = later.iter().map(String::as_str).collect();
+    let increments = NewJob {
+        cluster_id: "c1".to_owned(),
+        snapshot_id: "s1".to_owned(),
+        ..new_job("increments", JobKind::Backup, 4000, &later)
+    };
+    fixture.catalog.create_job(fixture.epoch(), &increments).await.unwrap();
+    let listed = fixture.catalog.backups(&selector("", "", "s1", None)).await.unwrap();
+    assert!(!listed.iter().any(|entry| entry.target_ip == "n1"), "the listing has an end");
+    let known = fixture.catalog.backed_up_addresses("c1", "s1").await.unwrap();
+    assert_eq!(known.len(), later.len() + 2);
+    assert!(known.contains("n1") && known.contains("n2"));
+    for (cluster, snapshot) in [("c2", "s1"), ("c1", "s3")] {
+        assert!(fixture.catalog.backed_up_addresses(cluster, snapshot).await.unwrap().is_empty());
+    }
 }

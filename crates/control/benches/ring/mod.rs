@@ -100,6 +100,7 @@ impl Agent for Node {
             Request::Inspect(_) => Reply::Inspected(Box::new(NodeFacts {
                 pid: Some(1),
                 configuration: ConfigurationFacts::default(),
+                yaml_age_ms: 86_400_000,
                 free_bytes: vec![1 << 40],
             })),
             Request::ListSuperseded(_) => Reply::Superseded { files: 0 },

@@ -94,6 +94,9 @@ pub struct RestoreNode {
     /// What was cut of it, when it was cancelled: from then on it is being undone.
     #[serde(default)]
     pub cut: Option<String>,
+    /// The node was seen to be as it was before, although its part has failed.
+    #[serde(default)]
+    pub unchanged: bool,
 }
 
 /// What happened.
@@ -280,6 +283,7 @@ impl RestoreJob {
         let Some(cancelled) = &self.cancelled else { return (self, Vec::new()) };
         for node in self.nodes.values_mut().map(Arc::make_mut) {
             node.failure = Some(cancelled.failure(RestoreStage::Plan.name(), None));
+            node.unchanged = true;
         }
         self.outcome = Some(Outcome::Failed);
         self.stage = RestoreStage::Finished;
@@ -337,6 +341,7 @@ impl RestoreJob {
             return (self, Vec::new());
         };
         let cut = node.cut.clone().unwrap_or_default();
+        node.unchanged = left.is_none();
         let left = left.unwrap_or_else(|| "the node is as it was before".to_owned());
         node.failure = Some(cancelled.failure(RestoreStage::Restore.name(), Some(&format!("{cut}; {left}"))));
         self.restored()

@@ -17,7 +17,7 @@ use cassy_store::Store;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::timeout;
 
-use super::{Links, chain, increments, permanent, pins, snapshot, store_error, unexpected};
+use super::{Links, chain, increments, permanent, pins, snapshot, store_error, unexpected, uploaded};
 use crate::clock::Clock;
 use crate::job::backup::{BackupNode, BackupNodeFacts, NodeDone};
 use crate::job::{BackupEffect, BackupEvent, BackupJob, BackupStage};
@@ -147,7 +147,8 @@ impl BackupPerformer {
             BackupStage::Flush => {
                 self.links.cut.unless(Box::pin(self.limited(stage, target, CASSANDRA_LIMIT, work))).await
             }
-            _ => self.limited(stage, target, CASSANDRA_LIMIT, work).await,
+            // Each of its parts has a limit of its own.
+            _ => work.await,
         }
     }
 
@@ -172,16 +173,18 @@ impl BackupPerformer {
         let first = first.ok_or_else(|| permanent(format!("{target}: Cassandra names no data directory")))?;
         link.lock(first).await?;
         let inspect = InspectRequest { data_directories: described.data_directories.clone() };
-        let mut configuration = match link.request(Request::Inspect(inspect)).await? {
-            Reply::Inspected(facts) => facts.configuration,
+        let (mut configuration, yaml_age_ms) = match link.request(Request::Inspect(inspect)).await? {
+            Reply::Inspected(facts) => (facts.configuration, facts.yaml_age_ms),
             other => return Err(unexpected(target, &other)),
         };
+        let changed_at = self.clock.now_ms().saturating_sub_unsigned(yaml_age_ms);
         // `nodetool disablebackup` is stronger than the file.
         let configured = configuration.incremental_backups.replace(described.incremental_backups);
+        let yaml = increments::Yaml { switches_on: configured == Some(true), changed_at };
         self.check_store(job, link).await?;
         self.clear_leftovers(job, target, &described, link, &mut *cassandra).await?;
         if let Some(base) = job.base {
-            increments::check(self, job, target, &described, configured, link, base).await?;
+            increments::check(self, job, target, &described, yaml, link, base).await?;
         }
         Ok(NodeDone::Prepared(Box::new(BackupNodeFacts {
             host_id: described.host_id,
@@ -245,16 +248,17 @@ impl BackupPerformer {
             let answer = match self.open_session(job, facts.host_id).await {
                 Ok(session) => {
                     let request = self.upload_request(job, target, node, facts, session);
-                    link.locked_request(facts.lock(), Request::Upload(Box::new(request))).await
+                    let sent = Request::Upload(Box::new(request.clone()));
+                    let answer = link.locked_request(facts.lock(), sent).await;
+                    answer.and_then(|reply| uploaded::summary(&self.keys, &request, reply))
                 }
                 Err(error) => Err(error),
             };
             match answer {
-                Ok(Reply::Uploaded(summary)) => {
+                Ok(summary) => {
                     link.completed(summary.bytes);
                     return Ok(NodeDone::Uploaded(summary));
                 }
-                Ok(other) => return Err(unexpected(target, &other)),
                 Err(_cut) if self.links.cut.is_made() => return Err(link.stopped("sent")),
                 Err(error) => self.links.cut.unless(link.pause_before_retry(&mut tries, error)).await?,
             }
@@ -362,9 +366,23 @@ fn check_description(job: &BackupJob, target: &str, described: &NodeDescription)
         let mode = &described.operation_mode;
         return Err(permanent(format!("{target} is in the mode {mode}; a backup wants NORMAL")));
     }
-    match described.ring.get(target) {
-        Some(id) if *id == described.host_id => Ok(()),
-        _ => Err(permanent(format!("{target} answers as another node of the ring, {}", described.host_id))),
+    if described.ring.get(target) != Some(&described.host_id) {
+        let own = described.host_id;
+        return Err(permanent(format!("{target} answers as another node of the ring, {own}")));
+    }
+    // All that it says comes from itself; who is expected there came from another node, unless there is no other.
+    match node(job, target)?.planned.filter(|planned| *planned != described.host_id) {
+        None => Ok(()),
+        Some(planned) => Err(NodeError {
+            hint: Some(
+                "take the backup again if the node was replaced just now; if not, it does not tell the truth"
+                    .to_owned(),
+            ),
+            ..permanent(format!(
+                "{target} answers as the node {}, and the ring had {planned} at this address when the backup was planned",
+                described.host_id
+            ))
+        }),
     }
 }
 

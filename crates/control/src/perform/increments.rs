@@ -1,5 +1,7 @@
 //! The chains of increments: which node manifests lie on which snapshot, and whether another one may follow.
 
+use std::sync::Arc;
+
 use cassy_backup_format::{
     BackupId, BackupKind, Header, HostId, Keys, ManifestReader, NodeManifestName, ObjectKey,
 };
@@ -9,6 +11,7 @@ use futures::TryStreamExt;
 
 use super::backup::BackupPerformer;
 use super::{chain, permanent, store_error};
+use crate::job::restore::RestoreNode;
 use crate::job::{BackupJob, RestoreJob};
 use crate::link::Link;
 use crate::nodes::{NodeDescription, NodeError, NodeErrorKind};
@@ -18,6 +21,37 @@ use crate::runner::decode;
 /// The header of a manifest is one line; no reader takes a longer one.
 const HEADER_LIMIT_BYTES: usize = 64 << 20;
 const NEW_BASE: &str = "take a node backup (backup_type 2), and increments on that";
+
+/// What a node's `cassandra.yaml` says of incremental backups. Cassandra reads it at its start, and the switch of a
+/// running one says nothing of what it was then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Yaml {
+    /// Cassandra's default is off.
+    pub(super) switches_on: bool,
+    /// When it was written or put there, by our clock, Unix milliseconds.
+    pub(super) changed_at: i64,
+}
+
+impl Yaml {
+    /// Whether it matters when Cassandra was started, for what lies in `backups/` since a backup.
+    fn may_hide_a_gap(self, parent_at: i64) -> bool {
+        !self.switches_on || self.changed_at > parent_at
+    }
+
+    /// Why a flush between that backup and now may have made no link; what is said of the file. There may have been several
+    /// starts since then, and each read what the file said at its time.
+    fn gap(self, parent_at: i64, started_at: i64) -> Option<&'static str> {
+        if started_at <= parent_at {
+            return None;
+        }
+        if !self.switches_on {
+            return Some("switches incremental backups off at each start (incremental_backups: false)");
+        }
+        (self.changed_at > parent_at).then_some(
+            "was changed since, so that nobody knows whether it has always switched incremental backups on",
+        )
+    }
+}
 
 /// A node's whole manifests, as the store lists them: of corrupt ones there is no base and no parent.
 pub(crate) struct Manifests(Vec<(NodeManifestName, ObjectKey)>);
@@ -89,7 +123,7 @@ pub(super) async fn check(
     job: &BackupJob,
     target: &str,
     described: &NodeDescription,
-    configured: Option<bool>,
+    yaml: Yaml,
     link: &Link,
     base: BackupId,
 ) -> Result<(), NodeError> {
@@ -120,7 +154,7 @@ pub(super) async fn check(
         return Err(refused(reason, NEW_BASE));
     }
     if let Some((parent, key)) = manifests.end_of_chain(base)
-        && let Some(reason) = performer.broken_since(parent, key, target, configured, link).await?
+        && let Some(reason) = performer.broken_since(parent, key, target, yaml, link).await?
     {
         return Err(refused(reason, NEW_BASE));
     }
@@ -140,27 +174,37 @@ impl BackupPerformer {
         parent: BackupId,
         key: &ObjectKey,
         target: &str,
-        configured: Option<bool>,
+        yaml: Yaml,
         link: &Link,
     ) -> Result<Option<String>, NodeError> {
         let parent_at = parent.created_at_ms();
-        // Cassandra's default is off.
-        let is_off_at_start = configured != Some(true);
-        if is_off_at_start && self.started_at(link).await? > parent_at {
-            return Ok(Some(format!(
-                "Cassandra was started after the backup {parent}, and its cassandra.yaml switches incremental backups off \
-                 at each start (incremental_backups: false)"
-            )));
+        // Not everybody's JMX says since when it is up: it is asked only where it matters.
+        if yaml.may_hide_a_gap(parent_at) {
+            let started_at = match self.started_at(link).await {
+                Err(untold) if !untold.is_transient() => {
+                    return Ok(Some(format!(
+                        "its cassandra.yaml may have had incremental backups off since the backup {parent}, and whether \
+                         Cassandra was started since cannot be told: {}",
+                        untold.message
+                    )));
+                }
+                told => told?,
+            };
+            if let Some(reason) = yaml.gap(parent_at, started_at) {
+                return Ok(Some(format!(
+                    "Cassandra was started after the backup {parent}, and its cassandra.yaml {reason}"
+                )));
+            }
         }
-        let Some(last) = self.last_restore(target).await?.filter(|last| last.created_at >= parent_at) else {
-            return Ok(None);
-        };
-        let is_parent = self.restored_manifest(&last, target).await?.as_ref() == Some(key);
-        Ok((!is_parent).then(|| {
-            format!(
-                "the snapshot {} was restored to it after the backup {parent}, which an increment would continue",
-                last.snapshot_id
-            )
+        let Some(last) = self.last_restore(target, parent_at).await? else { return Ok(None) };
+        let restored = last.manifest.as_ref();
+        Ok((restored != Some(key)).then(|| {
+            let happened = match restored {
+                Some(_) => "was restored to it",
+                None => "was begun to be restored to it, and is not known to have left it as it was,",
+            };
+            let snapshot = &last.snapshot_id;
+            format!("the snapshot {snapshot} {happened} after the backup {parent}, which an increment would continue")
         }))
     }
 
@@ -170,27 +214,40 @@ impl BackupPerformer {
         Ok(self.clock.now_ms() - i64::try_from(uptime.as_millis()).unwrap_or(i64::MAX))
     }
 
-    async fn last_restore(&self, target: &str) -> Result<Option<HistoryEntry>, NodeError> {
-        let selector =
-            HistorySelector { target_ip: Some(target.to_owned()), limit: Some(1), ..Default::default() };
-        let restores = self.catalog.restores(&selector).await;
-        Ok(restores.map_err(|e| unavailable(&e))?.into_iter().next())
+    /// The newest restore of the node from then on, but for those that are known to have left it as it was.
+    async fn last_restore(&self, target: &str, since: i64) -> Result<Option<Restore>, NodeError> {
+        let selector = HistorySelector { target_ip: Some(target.to_owned()), ..Default::default() };
+        let restores = self.catalog.restores(&selector).await.map_err(|e| unavailable(&e))?;
+        for entry in restores.into_iter().take_while(|entry| entry.created_at >= since) {
+            let node = self.restored_node(&entry, target).await?;
+            if node.as_ref().is_some_and(|node| node.unchanged) {
+                continue;
+            }
+            let is_whole = entry.status == Status::Completed as u8;
+            let manifest = node.filter(|_| is_whole).map(|node| node.manifest.key.clone());
+            return Ok(Some(Restore { snapshot_id: entry.snapshot_id, manifest }));
+        }
+        Ok(None)
     }
 
-    /// What the node has had since, wholly.
-    async fn restored_manifest(
+    /// What the job of a restore knows of the node.
+    async fn restored_node(
         &self,
         restore: &HistoryEntry,
         target: &str,
-    ) -> Result<Option<ObjectKey>, NodeError> {
-        let Some(job_id) = restore.job_id.as_deref().filter(|_| restore.status == Status::Completed as u8)
-        else {
-            return Ok(None);
-        };
+    ) -> Result<Option<Arc<RestoreNode>>, NodeError> {
+        let Some(job_id) = restore.job_id.as_deref() else { return Ok(None) };
         let stored = self.catalog.job(job_id).await.map_err(|e| unavailable(&e))?;
         let job = stored.and_then(|stored| decode::<RestoreJob>(&stored).ok());
-        Ok(job.and_then(|job| Some(job.nodes.get(target)?.manifest.key.clone())))
+        Ok(job.and_then(|mut job| job.nodes.remove(target)))
     }
+}
+
+/// A restore that has changed a node, or may have.
+struct Restore {
+    snapshot_id: String,
+    /// What the node has had since, wholly.
+    manifest: Option<ObjectKey>,
 }
 
 fn unavailable(error: &CatalogError) -> NodeError {
@@ -224,6 +281,32 @@ pub(crate) async fn header(store: &dyn Store, key: &ObjectKey) -> Result<Header,
                 return Err(permanent(format!("the manifest {key} cannot be read: {}", chain(&error))));
             }
             Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_after_the_backup_hides_a_gap_unless_its_configuration_is_known_to_have_been_on() {
+        let (parent_at, before, after) = (1_000, 900, 1_100);
+        for (switches_on, changed_at, started_at, is_gap) in [
+            (true, 500, after, false),
+            (true, before, after, false),
+            (true, after, after, true),
+            // Off at one start, mended, and on at the next one.
+            (true, after - 50, after, true),
+            (true, after + 1, after, true),
+            (true, after + 1, before, false),
+            (false, 500, before, false),
+            (false, 500, after, true),
+            (false, after + 1, after, true),
+        ] {
+            let yaml = Yaml { switches_on, changed_at };
+            assert_eq!(yaml.gap(parent_at, started_at).is_some(), is_gap, "{yaml:?} {started_at}");
+            assert!(!is_gap || yaml.may_hide_a_gap(parent_at), "{yaml:?} {started_at}");
         }
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod orphans;
 pub(crate) mod pins;
 pub(crate) mod restore;
 mod snapshot;
+mod uploaded;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,9 @@
 //! Objects that no manifest will ever name: what dead sending sessions of a node left in the store.
 //!
 //! Only sessions that our own database recorded are looked at, so nobody else's objects are ever deleted, and
-//! only while the node's lock is held, so none of them is still writing. An object is deleted when its attempt
-//! belongs to such a session and no manifest of the node names it.
+//! only while the node's lock is held, so none of them is still writing. That the lock is this node's is the word of
+//! the node: so sessions of other jobs that are under way are left alone all the same. An object is deleted when its
+//! attempt belongs to a dead session and no manifest of the node names it.
 
 use std::collections::HashSet;
 
@@ -35,19 +36,20 @@ impl Orphans<'_> {
         node: &BackupNode,
         host_id: HostId,
     ) -> Result<(), NodeError> {
-        let sessions = self.catalog.upload_sessions(job.cluster_id.as_str(), &host_id.to_string()).await;
-        let open: Vec<_> = sessions.map_err(|e| transient(&e))?.into_iter().filter(|s| !s.closed).collect();
-        let dead: HashSet<SessionId> = open.iter().filter_map(|s| s.session_id.parse().ok()).collect();
+        let (host, own_job) = (host_id.to_string(), job.backup_id.to_string());
+        let sessions = self.catalog.dead_upload_sessions(job.cluster_id.as_str(), &host, &own_job).await;
+        let sessions = sessions.map_err(|e| transient(&e))?;
+        let dead: HashSet<SessionId> = sessions.iter().filter_map(|s| s.session_id.parse().ok()).collect();
         if dead.is_empty() {
             return Ok(());
         }
         // Of the session that stored the manifest, and of no other, the manifest may name everything.
         let is_clean = node.uploaded.as_ref().is_some_and(|summary| !summary.left_orphans);
-        if !is_clean || open.len() > 1 {
+        if !is_clean || sessions.len() > 1 {
             let own = node.uploaded.as_ref().map(|summary| &summary.manifest);
             self.delete_unnamed(&host_id, own, &dead).await?;
         }
-        for session in &open {
+        for session in &sessions {
             let closed = self.catalog.close_upload_session(self.epoch, &session.session_id).await;
             closed.map_err(|e| transient(&e))?;
         }

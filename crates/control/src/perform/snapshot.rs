@@ -6,15 +6,16 @@
 use std::collections::BTreeSet;
 
 use cassy_agent_protocol::{CheckSnapshotRequest, Reply, Request};
+use tokio::time::timeout;
 
-use super::backup::{facts, node};
+use super::backup::{CASSANDRA_LIMIT, facts, node};
 use super::clear::{forget, sweep};
 use super::{permanent, unexpected};
 use crate::job::BackupJob;
 use crate::job::backup::{BackupNodeFacts, NodeDone};
 use crate::job::listed;
 use crate::link::Link;
-use crate::nodes::{Cassandra, NodeError};
+use crate::nodes::{Cassandra, NodeError, NodeErrorKind};
 
 /// So often a call is begun when each time something is dropped meanwhile.
 const TRIES: u32 = 5;
@@ -67,17 +68,20 @@ pub(super) async fn flush(target: &str, link: &Link) -> Result<NodeDone, NodeErr
 pub(super) async fn take(job: &BackupJob, target: &str, link: &Link) -> Result<NodeDone, NodeError> {
     let facts = facts(job, target)?;
     let tag = job.tag(node(job, target)?);
-    let mut cassandra = link.cassandra().await?;
+    let mut cassandra = in_time(target, link.cassandra()).await?;
     let mut tries = 0;
     loop {
-        let schema = Schema::read(&mut *cassandra).await?;
-        let taken = cassandra.take_snapshot(&tag.to_string(), &schema.keyspaces).await;
+        let schema = in_time(target, Schema::read(&mut *cassandra)).await?;
+        let taken = in_time(target, cassandra.take_snapshot(&tag.to_string(), &schema.keyspaces)).await;
         let Err(error) = taken else {
             let tables = whole(job, target, link, &mut *cassandra, schema).await?;
             return Ok(NodeDone::Snapshotted(tables));
         };
-        let dropped = dropped_meanwhile(&mut *cassandra, &schema, &error).await?;
+        let dropped = in_time(target, dropped_meanwhile(&mut *cassandra, &schema, &error)).await?;
         tries += 1;
+        if dropped.is_empty() && error.is_transient() {
+            return Err(error);
+        }
         if dropped.is_empty() {
             let broken = broken(job, facts, target, link, &schema.tables).await?;
             return Err(tables_named(target, &broken, error));
@@ -87,8 +91,17 @@ pub(super) async fn take(job: &BackupJob, target: &str, link: &Link) -> Result<N
         }
         // Nothing of it is adopted: the tag is free again when all of it is gone.
         link.locked_request(facts.lock(), sweep(&facts.data_directories, vec![tag])).await?;
-        forget(&mut *cassandra, &[tag], &schema.keyspaces).await?;
+        in_time(target, forget(&mut *cassandra, &[tag], &schema.keyspaces)).await?;
     }
+}
+
+/// What Cassandra does has a limit each time; the agent's look at what it did has none but its silence: it says how far it
+/// is, however long a cold disk takes.
+async fn in_time<T>(target: &str, work: impl Future<Output = Result<T, NodeError>>) -> Result<T, NodeError> {
+    timeout(CASSANDRA_LIMIT, work).await.unwrap_or_else(|_elapsed| {
+        let message = format!("{target}: the snapshot did not end within {} s", CASSANDRA_LIMIT.as_secs());
+        Err(NodeError::new(NodeErrorKind::Transient, message))
+    })
 }
 
 /// What explains the failure of a call. Nothing does when its answer did not come: it may still be running, and is not
@@ -120,7 +133,7 @@ pub(super) async fn whole(
     let mut tables = before.tables;
     let mut missed: Option<Vec<String>> = None;
     loop {
-        let now: BTreeSet<_> = cassandra.tables().await?.into_iter().collect();
+        let now: BTreeSet<_> = in_time(target, cassandra.tables()).await?.into_iter().collect();
         let count = tables.len();
         tables.retain(|table| now.contains(table));
         // Only a drop that became visible since the last look can explain what that one missed.

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cassy_backup_format::BackupId;
+use cassy_backup_format::{BackupId, HostId};
 use cassy_catalog::JobKind;
 
 use super::again::{Answerer, Claim, asked_of_backup};
 use super::{Service, answered, cluster_id, precondition, refused};
+use crate::job::backup::BackupNode;
 use crate::job::backup::cluster_wide::ClusterWide;
 use crate::job::{BackupJob, BackupStage, Outcome, Refusal};
 use crate::operations::{BackupAnswer, BackupRequest, BackupType, OperationError, Status};
@@ -93,7 +94,7 @@ impl Service {
             cluster_name: row.cluster_name,
             created_at_ms: now,
             stage: BackupStage::Prepare,
-            nodes: targets.into_iter().map(|target| (target, Arc::default())).collect(),
+            nodes: targets.into_iter().map(planned).collect(),
             refusable: true,
             accepted: false,
             commit_failure: None,
@@ -103,6 +104,10 @@ impl Service {
             cancelled: None,
         })
     }
+}
+
+fn planned((target, host_id): (String, HostId)) -> (String, Arc<BackupNode>) {
+    (target, Arc::new(BackupNode::planned(host_id)))
 }
 
 /// For a request that comes again, maybe long after the job has ended.

@@ -22,8 +22,7 @@ use crate::operations::{
 };
 use crate::perform::increments::Manifests;
 use crate::perform::pins::manifest_at;
-use crate::registration;
-use crate::runner::Filing;
+use crate::runner::{Filing, database_failed};
 use crate::targets;
 
 /// Nodes of the original cluster that a copy is told of.
@@ -129,7 +128,7 @@ impl Service {
     ) -> Result<Prepared, OperationError> {
         let whole_cluster = request.restore_type == RestoreType::Cluster;
         let others = if whole_cluster { others(&registered.target_ips, &nodes) } else { Vec::new() };
-        let answers = self.originals(&registered.target_ips, &request, &nodes, &others).await;
+        let answers = self.originals(&registered.target_ips, &request, &nodes, &others).await?;
         let is_copy = whole_cluster && is_elsewhere(&nodes, &manifest);
         let mut refusals = Vec::new();
         if !is_copy {
@@ -207,27 +206,30 @@ impl Service {
     }
 
     /// What those say, by address, who may know whether the nodes are alive whose data goes to other addresses, and
-    /// these `others` themselves. Only whom the registration or the request names is asked.
+    /// these `others` themselves. Only whom the registration or the request names is asked. One that has no time for the
+    /// question is not one that does not answer.
     async fn originals(
         &self,
         registered: &[String],
         request: &RestoreRequest,
         nodes: &Nodes<RestoreNode>,
         others: &[String],
-    ) -> Vec<(String, NodeDescription)> {
+    ) -> Result<Vec<(String, NodeDescription)>, OperationError> {
         if others.is_empty() && nodes.values().all(|node| node.replaces.is_none()) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let named = request.source_of.values().filter(|source| source.parse::<IpAddr>().is_ok()).cloned();
         let asked: BTreeSet<String> = registered.iter().cloned().chain(named).collect();
         let asked: Vec<_> = asked.into_iter().filter(|address| !nodes.contains_key(address)).collect();
-        let access = &*self.parts.access;
         let answers = asked.into_iter().map(|address| async move {
-            let answer = registration::describe(access, &address).await.ok()?;
-            Some((address, answer))
+            match self.descriptions.of(&address).await {
+                Ok(answer) => Ok(Some((address, answer))),
+                Err(error) if error.kind == OperationErrorKind::Exhausted => Err(error),
+                Err(_dead) => Ok(None),
+            }
         });
         let answers = futures::stream::iter(answers.collect::<Vec<_>>()).buffer_unordered(LOOKS_AT_ONCE);
-        answers.filter_map(|answer| async move { answer }).collect().await
+        answers.try_filter_map(|answer| async move { Ok(answer) }).try_collect().await
     }
 
     /// The addresses that are the cluster's by our own database: as it is registered, and as it was backed up.
@@ -237,8 +239,10 @@ impl Service {
         cluster_id: &ClusterId,
         snapshot_id: &str,
     ) -> Result<BTreeSet<String>, OperationError> {
-        let backed_up = self.history_of(cluster_id, snapshot_id).await?.map(|entry| entry.target_ip);
-        Ok(cluster.target_ips.iter().cloned().chain(backed_up).collect())
+        let backed_up = self.parts.catalog.backed_up_addresses(cluster_id.as_str(), snapshot_id).await;
+        let mut known = backed_up.map_err(|e| database_failed("look up who was backed up", &e))?;
+        known.extend(cluster.target_ips.iter().cloned());
+        Ok(known)
     }
 }
 

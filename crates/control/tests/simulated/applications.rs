@@ -10,6 +10,8 @@ use cassy_control::applications::{Applications, Guard, InstanceFailure, Pause};
 use cassy_control::job::Failure;
 use cassy_pause::{InstanceError, PauseClient, Pausing};
 
+use tokio::time::Instant;
+
 use crate::faults::Kind;
 use crate::guards::Pipe;
 use crate::lines::Lines;
@@ -98,6 +100,10 @@ struct SimulatedPause {
 
 #[async_trait]
 impl Pause for SimulatedPause {
+    fn asked_at(&self) -> Instant {
+        self.pausing.asked_at()
+    }
+
     fn failures(&self) -> &[InstanceFailure] {
         &self.failures
     }

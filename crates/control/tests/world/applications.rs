@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use cassy_agent_protocol::{GuardOrder, Instance};
 use cassy_control::applications::{Applications, Guard, InstanceFailure, Pause};
 use cassy_control::job::Failure;
+use tokio::time::Instant;
 
 /// All of them; clones are the same applications.
 #[derive(Clone, Default)]
@@ -112,7 +113,8 @@ impl Applications for FakeApplications {
                 state.paused.insert(instance.clone());
             }
         }
-        Box::new(FakePause { applications: self.clone(), instances: instances.to_vec(), failures })
+        let (applications, instances) = (self.clone(), instances.to_vec());
+        Box::new(FakePause { applications, asked_at: Instant::now(), instances, failures })
     }
 
     async fn unpause(
@@ -121,18 +123,27 @@ impl Applications for FakeApplications {
         _late: Duration,
         _within: Duration,
     ) -> Vec<InstanceFailure> {
-        self.go_on(instances)
+        let left = self.go_on(instances);
+        if !left.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        left
     }
 }
 
 struct FakePause {
     applications: FakeApplications,
+    asked_at: Instant,
     instances: Vec<Instance>,
     failures: Vec<InstanceFailure>,
 }
 
 #[async_trait]
 impl Pause for FakePause {
+    fn asked_at(&self) -> Instant {
+        self.asked_at
+    }
+
     fn failures(&self) -> &[InstanceFailure] {
         &self.failures
     }

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod applications;
+mod cassandra;
 pub(crate) mod schema;
 pub(crate) mod store;
 
@@ -24,8 +25,7 @@ use cassy_agent_protocol::{
 use cassy_backup_format::{ConfigurationFacts, Header, HostId, Keys, ManifestWriter, ParentRef};
 use cassy_catalog::{Catalog, Lease, MetadataUrl, SERVER_LEASE};
 use cassy_control::nodes::{
-    Agent, Cassandra, ClientActivity, NodeAccess, NodeDescription, NodeError, NodeErrorKind, OnProgress,
-    Undelivered,
+    Agent, Cassandra, ClientActivity, NodeAccess, NodeError, NodeErrorKind, OnProgress,
 };
 use cassy_control::{
     BackupRequest, BackupType, HistorySelector, Operations, RestoreRequest, RestoreType, Service,
@@ -45,7 +45,12 @@ pub(crate) enum Action {
     Panic,
     /// Answers when the ring is healed; [`Ring::reached`] tells that it was reached.
     Hang,
+    /// Of an agent: says so many times that it goes on, each time after [`BEAT`]; [`Ring::reached`] tells each.
+    Beat(u32),
 }
+
+/// Of a request that is slow and says so.
+pub(crate) const BEAT: Duration = Duration::from_secs(500);
 
 /// The fake node: steps are named by the request or the call.
 #[derive(Default)]
@@ -61,6 +66,15 @@ pub(crate) struct Ring {
     pub(crate) down: Mutex<Vec<String>>,
     /// The name of its cluster, when it is of another one.
     pub(crate) other_cluster: Mutex<Option<String>>,
+    /// The node that it says it is, when it does not tell the truth.
+    pub(crate) passes_for: Mutex<Option<HostId>>,
+    /// Its mode, when it is not NORMAL.
+    pub(crate) mode: Mutex<Option<String>>,
+    pub(crate) no_data_directories: AtomicBool,
+    /// The request to which its agent has no fitting answer.
+    pub(crate) misunderstood: Mutex<Option<&'static str>>,
+    /// What it says of its uploads, when it does not tell the truth.
+    pub(crate) upload_lie: Mutex<Option<fn(&mut UploadSummary)>>,
     pub(crate) incremental_backups_off: AtomicBool,
     /// Further nodes of the ring, alive.
     pub(crate) strangers: Mutex<Vec<String>>,
@@ -72,6 +86,8 @@ pub(crate) struct Ring {
     pub(crate) activity: Mutex<Activity>,
     pub(crate) hint_files: AtomicU64,
     pub(crate) uptime: Mutex<Duration>,
+    /// Its cassandra.yaml was changed just now.
+    pub(crate) new_yaml: AtomicBool,
     /// cassandra.yaml does not switch incremental backups on.
     pub(crate) off_at_start: AtomicBool,
     /// Of each upload, the key of its parent.
@@ -85,6 +101,7 @@ pub(crate) struct Ring {
     pub(crate) reached: Notify,
     healed: Notify,
     agents: watch::Sender<usize>,
+    beats: watch::Sender<u32>,
     pub(crate) store: Mutex<Option<Arc<dyn Store>>>,
 }
 
@@ -145,6 +162,13 @@ impl Ring {
         strangers.chain([(first_of(self.cluster), host_id(1))]).collect()
     }
 
+    /// The same, as it says.
+    fn ring(&self) -> BTreeMap<String, HostId> {
+        let mut ring = self.members();
+        ring.extend(self.passes_for.lock().unwrap().map(|other| (self.address(), other)));
+        ring
+    }
+
     async fn step(&self, step: &str) -> Result<(), NodeError> {
         self.log.lock().unwrap().push(step.to_owned());
         let once = self.once.lock().unwrap().remove(step);
@@ -159,6 +183,15 @@ impl Ring {
                 let healed = self.healed.notified();
                 self.reached.notify_one();
                 healed.await;
+                Ok(())
+            }
+            Some(Action::Beat(times)) => {
+                for _ in 0..times {
+                    let beat = tokio::time::sleep(BEAT);
+                    self.reached.notify_one();
+                    beat.await;
+                    self.beats.send_modify(|beats| *beats += 1);
+                }
                 Ok(())
             }
         }
@@ -284,20 +317,29 @@ impl Agent for FakeAgent {
         let json = serde_json::to_value(&request).unwrap();
         let name = json["request"].as_str().unwrap();
         // What is asked to stop does so until it has had its effect.
-        tokio::select! {
-            biased;
-            () = self.1.notified() => {
-                return Err(NodeError::new(NodeErrorKind::Transient, format!("{name} was cancelled")));
+        let mut beats = self.0.beats.subscribe();
+        let reached = self.0.step(name);
+        tokio::pin!(reached);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.1.notified() => {
+                    return Err(NodeError::new(NodeErrorKind::Transient, format!("{name} was cancelled")));
+                }
+                reached = &mut reached => break reached?,
+                Ok(()) = beats.changed() => progress(Progress::default()),
             }
-            reached = self.0.step(name) => reached?,
         }
+        let is_misunderstood = *self.0.misunderstood.lock().unwrap() == Some(name);
         let reply = match request {
+            _ if is_misunderstood => Reply::Done,
             Request::Inspect(_) => Reply::Inspected(Box::new(NodeFacts {
                 pid: Some(1),
                 configuration: ConfigurationFacts {
                     incremental_backups: (!self.0.off_at_start.load(Ordering::SeqCst)).then_some(true),
                     ..configuration()
                 },
+                yaml_age_ms: if self.0.new_yaml.load(Ordering::SeqCst) { 0 } else { 365 * 86_400_000 },
                 free_bytes: vec![1 << 40],
             })),
             Request::ListSuperseded(_) => Reply::Superseded { files: 0 },
@@ -361,9 +403,12 @@ impl FakeAgent {
     async fn upload(&self, request: &UploadRequest) -> UploadSummary {
         let store = self.0.store.lock().unwrap().clone().unwrap();
         let keys = Keys::new(request.cluster_id.clone()).unwrap();
-        let key = match request.base {
-            Some(base) => keys.increment_manifest(&request.host_id, &request.backup_id, &base),
-            None => keys.node_manifest(&request.host_id, &request.backup_id),
+        let is_corrupt = !self.0.corrupt.lock().unwrap().is_empty();
+        let (host_id, backup_id) = (&request.host_id, &request.backup_id);
+        let key = match (request.base, is_corrupt) {
+            (Some(base), _) => keys.increment_manifest(host_id, backup_id, &base),
+            (None, true) => keys.corrupt_node_manifest(host_id, backup_id),
+            (None, false) => keys.node_manifest(host_id, backup_id),
         };
         let parent = request.parent.as_ref().map(|parent| parent.key.to_string());
         self.0.parents.lock().unwrap().push(parent);
@@ -371,7 +416,7 @@ impl FakeAgent {
         let blake3 = blake3::hash(&body).to_hex().to_string();
         let size = body.len() as u64;
         let _taken_by_an_earlier_try = store.put(&key, body).await;
-        UploadSummary {
+        let mut summary = UploadSummary {
             manifest: key,
             blake3,
             size,
@@ -384,92 +429,11 @@ impl FakeAgent {
             left: 0,
             tables: request.snapshot.tables.iter().map(schema::table).collect(),
             corrupt: self.0.corrupt.lock().unwrap().clone(),
+        };
+        if let Some(lie) = *self.0.upload_lie.lock().unwrap() {
+            lie(&mut summary);
         }
-    }
-}
-
-#[async_trait]
-impl Cassandra for FakeCassandra {
-    async fn describe(&mut self) -> Result<NodeDescription, NodeError> {
-        self.0.step("describe").await?;
-        Ok(NodeDescription {
-            cluster_name: match (&*self.0.other_cluster.lock().unwrap(), self.0.cluster) {
-                (Some(other), _) => other.clone(),
-                (None, 0) => "ring/<b>".to_owned(),
-                (None, cluster) => format!("ring {cluster}"),
-            },
-            release_version: "5.0.9".to_owned(),
-            partitioner: "org.apache.cassandra.dht.Murmur3Partitioner".to_owned(),
-            operation_mode: "NORMAL".to_owned(),
-            host_id: self.0.members()[&self.0.address()],
-            ring: self.0.members(),
-            live: self.0.members().into_keys().collect(),
-            unreachable: self.0.down.lock().unwrap().clone(),
-            joining: Vec::new(),
-            leaving: Vec::new(),
-            moving: Vec::new(),
-            keyspaces: self.0.schema.lock().unwrap().keyspaces(),
-            data_directories: vec!["/data".to_owned()],
-            incremental_backups: !self.0.incremental_backups_off.load(Ordering::SeqCst),
-            tokens: vec!["0".to_owned()],
-            datacenter: "dc1".to_owned(),
-            rack: "rack1".to_owned(),
-        })
-    }
-
-    async fn tables(&mut self) -> Result<Vec<(String, String)>, NodeError> {
-        Ok(self.0.schema.lock().unwrap().0.clone())
-    }
-
-    async fn keyspaces(&mut self) -> Result<Vec<String>, NodeError> {
-        Ok(self.0.schema.lock().unwrap().keyspaces())
-    }
-
-    async fn flush(&mut self, keyspaces: &[String]) -> Result<(), NodeError> {
-        assert!(!keyspaces.is_empty());
-        self.0.step("flush").await?;
-        self.0.schema_changes("flush");
-        self.0.all_exist(keyspaces)?;
-        self.0.step("after flush").await
-    }
-
-    async fn client_activity(&mut self) -> Result<ClientActivity, NodeError> {
-        self.0.step("client_activity").await?;
-        Ok(self.0.activity.lock().unwrap().look())
-    }
-
-    async fn system_writes(&mut self, tables: &[(String, String)]) -> Result<u64, NodeError> {
-        assert_eq!(tables, self.0.schema.lock().unwrap().0);
-        Ok(self.0.activity.lock().unwrap().system_writes)
-    }
-
-    async fn undelivered(&mut self) -> Result<Undelivered, NodeError> {
-        Ok(Undelivered { hint_files: Some(self.0.hint_files.load(Ordering::Relaxed)), dropped_writes: 7 })
-    }
-
-    async fn uptime(&mut self) -> Result<Duration, NodeError> {
-        Ok(*self.0.uptime.lock().unwrap())
-    }
-
-    async fn write_timeout(&mut self) -> Result<Duration, NodeError> {
-        Ok(Duration::from_millis(50))
-    }
-
-    async fn take_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
-        self.0.step("take_snapshot").await?;
-        if self.0.snapshots.lock().unwrap().insert(tag.to_owned(), keyspaces.to_vec()).is_some() {
-            return Err(NodeError::new(NodeErrorKind::Permanent, format!("Snapshot {tag} already exists.")));
-        }
-        self.0.schema_changes("take_snapshot");
-        self.0.all_exist(keyspaces)?;
-        self.0.step("after take_snapshot").await
-    }
-
-    async fn clear_snapshot(&mut self, tag: &str, keyspaces: &[String]) -> Result<(), NodeError> {
-        assert!(!tag.is_empty() && !keyspaces.is_empty());
-        self.0.step("clear_snapshot").await?;
-        self.0.snapshots.lock().unwrap().remove(tag);
-        self.0.step("after clear_snapshot").await
+        summary
     }
 }
 

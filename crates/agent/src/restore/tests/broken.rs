@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use tokio_util::task::TaskTracker;
 
 use super::super::error::RestoreError;
-use super::super::facts::Target;
+use super::super::facts::{Facts, Target};
 use super::super::manifest::download;
 use super::super::marker::Marker;
+use super::super::place::Begun;
 use super::super::stage::{Done, Stager};
 use super::super::tree::{FileError, Steps};
 use super::super::{Prepared, begin, gather, prepare};
@@ -22,18 +23,18 @@ use super::fixture::{Backup, Node, table};
 use crate::context::Context;
 use crate::failure::IntoAgentError;
 
-/// Stages, after this has happened between the plan and that.
-async fn staged_after(
-    context: &Context,
-    node: &Node,
-    request: &RestoreRequest,
-    happens: impl FnOnce(),
-) -> Result<(), RestoreError> {
+/// What a restore is once it has begun.
+struct Scene {
+    stager: Arc<Stager>,
+    begun: Begun,
+    facts: Arc<Facts>,
+}
+
+async fn begun(context: &Context, node: &Node, request: &RestoreRequest) -> Scene {
     let prepared = prepare(context, &node.machine, request, &node.path("spool")).await.unwrap();
     let Prepared { store, manifest, facts } = prepared;
-    let begun = begin(&facts, &Marker::of(request), &Steps::default()).unwrap();
+    let begun = begin(&facts, &Marker::of(request), &node.locks, &Steps::default()).unwrap();
     let Target::Known(known) = &facts.target else { panic!("known") };
-    happens();
     let stager = Arc::new(Stager {
         context: context.clone(),
         store,
@@ -43,7 +44,32 @@ async fn staged_after(
         done: Done::default(),
         tasks: TaskTracker::new(),
     });
+    Scene { stager, begun, facts }
+}
+
+/// Stages, after this has happened between the plan and that.
+async fn staged_after(
+    context: &Context,
+    node: &Node,
+    request: &RestoreRequest,
+    happens: impl FnOnce(),
+) -> Result<(), RestoreError> {
+    let Scene { stager, .. } = begun(context, node, request).await;
+    happens();
     stager.run().await
+}
+
+/// Stages and places, after this has happened between the two.
+async fn placed_after(
+    node: &Node,
+    request: &RestoreRequest,
+    happens: impl FnOnce(),
+) -> Result<(), RestoreError> {
+    let context = Context::default();
+    let Scene { stager, begun, facts } = begun(&context, node, request).await;
+    stager.run().await.unwrap();
+    happens();
+    begun.finish(&context.progress, &facts, &stager.manifest, &stager.layout)
 }
 
 fn spooled(node: &Node, request: &RestoreRequest) -> PathBuf {
@@ -216,5 +242,59 @@ async fn proving_what_is_in_place_stops_soon() {
     stop.await.unwrap();
     assert_eq!(error.kind(), AgentErrorKind::Cancelled, "{error:?}");
     assert!(context.progress.latest().bytes_done < 64 << 20);
+    assert_eq!(node.files(), backup.files);
+}
+
+/// It was proven by nobody.
+#[tokio::test]
+async fn a_file_that_appears_when_all_is_proven_is_in_the_way_also_with_the_right_size() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    let request = backup.request(&node).await;
+    let file = node.path("data/system").join(format!("local-{:032x}/nb-3-big-Data.db", 3));
+    let appears = || {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "LOCAL").unwrap();
+    };
+    let error = placed_after(&node, &request, appears).await.unwrap_err();
+    assert!(matches!(&error, RestoreError::InTheWay { path, .. } if *path == file), "{error:?}");
+    assert!(node.is_marked());
+    fs::rename(&file, node.path("stranger")).unwrap();
+    node.run(&request).await.unwrap();
+    assert_eq!(node.files(), backup.files);
+}
+
+/// On a file system that cannot rename without replacing, a file is linked and its staged name removed.
+#[tokio::test]
+async fn a_file_that_has_its_staged_name_still_is_placed() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    let request = backup.request(&node).await;
+    let name = format!("system/local-{:032x}/nb-3-big-Data.db", 3);
+    let (staged, place) = (node.path("data/node-backup/data").join(&name), node.path("data").join(&name));
+    let mut change = 20;
+    while !staged.exists() || fs::read(&staged).unwrap() != b"local" {
+        assert!(node.run_killed(&request, change).await, "killed while it stages");
+        change += 1;
+    }
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::hard_link(&staged, &place).unwrap();
+    node.run(&request).await.unwrap();
+    assert_eq!(node.files(), backup.files);
+}
+
+#[tokio::test]
+async fn a_directory_in_a_files_place_in_the_staging_is_removed() {
+    let (backup, node) = (Backup::whole().await, Node::new());
+    let request = backup.request(&node).await;
+    assert!(node.run_killed(&request, 20).await);
+    let table = node.path("data/node-backup/data/system").join(format!("local-{:032x}", 3));
+    for name in ["nb-3-big-Data.db", "nb-3-big-Empty.db"] {
+        let file = table.join(name);
+        if file.exists() {
+            fs::remove_file(&file).unwrap();
+        }
+        fs::create_dir_all(file.join("inner")).unwrap();
+        fs::write(file.join("inner/file"), "x").unwrap();
+    }
+    node.run(&request).await.unwrap();
     assert_eq!(node.files(), backup.files);
 }

@@ -22,6 +22,7 @@ use super::super::run_counted;
 use super::super::tree::Steps;
 use crate::context::Context;
 use crate::inspect::Machine;
+use crate::session::lock::Locks;
 
 /// Files by path below a directory.
 pub(super) type Files = BTreeMap<PathBuf, Vec<u8>>;
@@ -227,6 +228,8 @@ fn file(name: &str, content: &[u8], object: u32, offset: u64) -> FileEntry {
 pub(super) struct Node {
     pub(super) root: tempfile::TempDir,
     pub(super) machine: Machine,
+    /// Of the one agent that is at work.
+    pub(super) locks: Locks,
 }
 
 pub(super) const YAML: &str = "cluster_name: it's\nnum_tokens: 4\nendpoint_snitch: GossipingPropertyFileSnitch\n\
@@ -251,7 +254,7 @@ impl Node {
         symlink("net:[1]", root.path().join("proc/self/ns/net")).unwrap();
         let machine =
             Machine { proc_root: root.path().join("proc"), packaged_yaml: Vec::new(), ..Machine::default() };
-        let node = Self { root, machine };
+        let node = Self { root, machine, locks: Locks::default() };
         fs::write(node.path("caches/KeyCache-f.db"), "old").unwrap();
         fs::write(node.path("conf/cassandra-rackdc.properties"), "dc=dc1\nrack=r1\n").unwrap();
         node.yaml(YAML);
@@ -282,7 +285,8 @@ impl Node {
         request: &RestoreRequest,
         steps: Steps,
     ) -> Result<RestoreSummary, RestoreError> {
-        Box::pin(run_counted(context, &self.machine, request, &self.path("spool"), steps)).await
+        let context = Context { locks: self.locks.clone(), ..context.clone() };
+        Box::pin(run_counted(&context, &self.machine, request, &self.path("spool"), steps)).await
     }
 
     /// Runs and is killed before the change to the disk of this number; true when it was.

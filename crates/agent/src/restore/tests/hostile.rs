@@ -7,6 +7,7 @@ use cassy_backup_format::{BackupId, ClusterId, HostId, SstableEntry};
 
 use super::super::error::RestoreError;
 use super::fixture::{Backup, Node, files, table};
+use crate::failure::IntoAgentError;
 
 async fn refused(change: impl FnOnce(&mut Backup)) -> String {
     let (mut backup, node) = (Backup::empty(), Node::new());
@@ -103,6 +104,8 @@ async fn equal_names_do_not_meet_in_one_directory() {
     }
     let error = node.run(&backup.request(&node).await).await.unwrap_err();
     assert!(error.to_string().contains("was in several data directories"), "{error}");
+    let hint = error.into_agent_error().hint.unwrap();
+    assert!(hint.contains("as many data directories"), "{hint}");
     assert!(node.names().is_empty());
 }
 

@@ -20,7 +20,8 @@ pub(super) async fn undone(node: &Node, request: &RestoreRequest) -> Option<Stri
 }
 
 pub(super) async fn try_undo(node: &Node, request: &RestoreRequest) -> Result<Option<String>, RestoreError> {
-    Box::pin(undo(&Context::default(), &node.machine, request, &node.path("spool"))).await
+    let context = Context { locks: node.locks.clone(), ..Context::default() };
+    Box::pin(undo(&context, &node.machine, request, &node.path("spool"))).await
 }
 
 /// A node, empty or full, and the request for it.

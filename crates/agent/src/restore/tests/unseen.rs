@@ -48,11 +48,12 @@ async fn without_its_directories_nothing_is_said_to_be_undone() {
     fs::rename(&yaml, &elsewhere).unwrap();
     is_kept(&node, &before, undone(&node, &request).await, &["was not looked for", "cassandra.yaml"]);
     let absent = node.path("absent").display().to_string();
-    for (directories, part) in
-        [("data, ../other", "names no data directory"), (&*absent, "none of the data directories")]
-    {
+    for (directories, parts) in [
+        ("data, ../other", ["was not looked for", "names no data directory"]),
+        (&*absent, ["nothing of it was seen: none of the data directories", &absent]),
+    ] {
         fs::write(&yaml, format!("{YAML}data_file_directories: [{directories}]\n")).unwrap();
-        is_kept(&node, &before, undone(&node, &request).await, &["was not looked for", part]);
+        is_kept(&node, &before, undone(&node, &request).await, &parts);
     }
     fs::rename(&elsewhere, &yaml).unwrap();
     assert_eq!(undone(&node, &request).await, None);

@@ -11,6 +11,9 @@ use crate::operations::Status;
 /// One node's part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupNode {
+    /// Which node the ring had at this address when the backup was planned; `None` in a job of an earlier version.
+    #[serde(default)]
+    pub planned: Option<HostId>,
     /// Where it is; never a stage of the job alone, except to wait for it.
     pub stage: BackupStage,
     /// Counts the snapshots of this node: a resume before the end of the snapshot stage is a new attempt.
@@ -34,6 +37,7 @@ pub struct BackupNode {
 impl Default for BackupNode {
     fn default() -> Self {
         Self {
+            planned: None,
             stage: BackupStage::Prepare,
             attempt: 1,
             facts: None,
@@ -48,6 +52,11 @@ impl Default for BackupNode {
 }
 
 impl BackupNode {
+    /// One whose part begins.
+    pub fn planned(host_id: HostId) -> Self {
+        Self { planned: Some(host_id), ..Self::default() }
+    }
+
     /// Whether its snapshot is taken, or never will be.
     pub(super) fn is_past_the_snapshot(&self) -> bool {
         self.failure.is_some() || self.stage > BackupStage::Snapshot

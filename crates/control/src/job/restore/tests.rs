@@ -26,6 +26,7 @@ fn job() -> RestoreJob {
         restored: None,
         failure: None,
         cut: None,
+        unchanged: false,
     };
     RestoreJob {
         job_id: "j".to_owned(),

@@ -142,6 +142,9 @@ impl Held {
                 return Err(why.into());
             }
         };
+        let asked_at = pause.asked_at();
+        let opening = asked_at.saturating_duration_since(begun);
+        report.started_at_ms = report.started_at_ms.saturating_add(millis_i64(opening));
         report.instances = answered(open.instances(), &*pause);
         let failed = Notify::new();
         let mut taking = pin!(taken(job, ready, &*pause, known, deadline, &failed, cut));
@@ -152,7 +155,7 @@ impl Held {
             taken = &mut taking => Ended::All(taken),
         };
         let left = pause.unpause(unpause_limit(&pauses.stop)).await;
-        over(report, begun, &left);
+        over(report, asked_at, &left);
         let rest = async {
             match ended {
                 Ended::All(outcome) => outcome,
@@ -174,8 +177,7 @@ impl Held {
 
 /// Nobody is paused any more, as far as that is known.
 fn over(report: &mut FreezeReport, begun: Instant, left: &[InstanceFailure]) {
-    let paused_for = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-    report.ended_at_ms = report.started_at_ms.saturating_add(paused_for);
+    report.ended_at_ms = report.started_at_ms.saturating_add(millis_i64(begun.elapsed()));
     report.notes.extend(left.iter().map(unacknowledged));
 }
 
@@ -320,4 +322,8 @@ fn stopping() -> Failure {
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn millis_i64(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

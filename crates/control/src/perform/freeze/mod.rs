@@ -11,7 +11,7 @@ use cassy_agent_protocol::Instance;
 use futures::future::{join_all, try_join_all};
 use tokio::time::timeout;
 
-use super::backup::{BackupPerformer, CASSANDRA_LIMIT, PREPARE_LIMIT, bounded, facts};
+use super::backup::{BackupPerformer, PREPARE_LIMIT, bounded, facts};
 use super::permanent;
 use super::snapshot::{Schema, Table, whole};
 use crate::job::backup::cluster_wide::{FreezeReport, Frozen};
@@ -172,8 +172,7 @@ impl BackupPerformer {
             let undelivered = bounded(PREPARE_LIMIT, node.cassandra.undelivered()).await;
             let Ready { target, mut cassandra, schema, .. } = node;
             let link = self.links.to(&target);
-            let check = whole(job, &target, &link, &mut *cassandra, schema);
-            let outcome = bounded(CASSANDRA_LIMIT, check).await;
+            let outcome = whole(job, &target, &link, &mut *cassandra, schema).await;
             (target, outcome.map_err(Failure::from), changed.map(Failure::from), undelivered)
         });
         let mut checked = Checked::default();

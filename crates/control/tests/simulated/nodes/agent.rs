@@ -94,6 +94,7 @@ impl World {
             Request::Inspect(_) => Reply::Inspected(Box::new(NodeFacts {
                 pid: Some(1),
                 configuration: crate::fakes::configuration(),
+                yaml_age_ms: 365 * 86_400_000,
                 free_bytes: vec![1 << 40],
             })),
             Request::ListSuperseded(_) => Reply::Superseded { files: 0 },

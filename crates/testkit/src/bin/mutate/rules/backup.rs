@@ -9,12 +9,18 @@ const STEPS: Test = rules("a_backup_takes_its_steps_in_one_order");
 const BACKUP_JOB: &str = "crates/control/src/job/backup/mod.rs";
 const BACKUP_NODE: &str = "crates/control/src/job/backup/node.rs";
 const BACKUP_STAGES: &str = "crates/control/src/job/backup/stage.rs";
+const UPLOAD_AS_TOLD: Test =
+    liars("an_upload_that_cannot_be_as_it_is_told_fails_its_own_node_and_the_summary_names_the_others");
 const WHOLE: &str = "crates/agent/src/snapshot/whole.rs";
 const INCREMENTS: &str = "crates/control/src/perform/increments.rs";
 const CLEAR: &str = "crates/control/src/perform/clear.rs";
 
 const fn rules(name: &'static str) -> Test {
     beside("cassy-control", "rules", name)
+}
+
+const fn liars(name: &'static str) -> Test {
+    beside("cassy-control", "liars", name)
 }
 
 const fn increments(name: &'static str) -> Test {
@@ -523,17 +529,25 @@ pub(super) const RULES: &[Mutation] = &[
         name: "increment-after-a-restore",
         removed: "a node that was restored begins a new chain",
         file: INCREMENTS,
-        find: "Ok((!is_parent)",
-        replace: "Ok((!is_parent && false)",
+        find: "Ok((restored != Some(key))",
+        replace: "Ok((false && restored != Some(key))",
         test: increments("a_restore_of_anything_but_its_end_ends_a_chain"),
     },
     Mutation {
         name: "increment-after-a-restart",
         removed: "a node that was started with incremental backups off in its configuration begins a new chain",
         file: INCREMENTS,
-        find: "is_off_at_start && ",
-        replace: "is_off_at_start && false && ",
+        find: "if !self.switches_on {",
+        replace: "if false {",
         test: increments("a_node_that_was_started_since_with_another_configuration_has_a_gap"),
+    },
+    Mutation {
+        name: "increment-after-a-mended-configuration",
+        removed: "a node that was started since, and whose configuration was changed since, begins a new chain",
+        file: INCREMENTS,
+        find: "(self.changed_at > parent_at).then_some(",
+        replace: "(false && self.changed_at > parent_at).then_some(",
+        test: increments("a_configuration_that_is_younger_than_the_start_hides_a_gap"),
     },
     Mutation {
         name: "increment-over-a-gap",
@@ -582,5 +596,61 @@ pub(super) const RULES: &[Mutation] = &[
         find: "looked_at.bytes(piece.len() as u64);",
         replace: "let _ = (&mut looked_at, piece.len());",
         test: agent("upload::tests::reuse::reading_a_large_file_again_is_progress"),
+    },
+    Mutation {
+        name: "passes-for-another-node",
+        removed: "a node is the one that another node has named at its address",
+        file: "crates/control/src/perform/backup.rs",
+        find: "planned.filter(|planned| *planned != described.host_id)",
+        replace: "planned.filter(|planned| false && *planned != described.host_id)",
+        test: liars("a_node_that_passes_for_another_one_is_refused_before_anything_of_that_one_is_touched"),
+    },
+    Mutation {
+        name: "host-id-twice",
+        removed: "a ring has no host id twice",
+        file: "crates/control/src/targets.rs",
+        find: "if let Some(other) = seen.insert(host_id, address) {",
+        replace: "if let Some(other) = seen.insert(host_id, address).filter(|_| false) {",
+        test: liars("a_ring_with_one_host_id_at_two_addresses_is_refused"),
+    },
+    Mutation {
+        name: "manifest-anywhere",
+        removed: "a node's manifest is at the one key that it can have",
+        file: "crates/control/src/perform/uploaded.rs",
+        find: "if summary.manifest != expected {",
+        replace: "if false && summary.manifest != expected {",
+        test: UPLOAD_AS_TOLD,
+    },
+    Mutation {
+        name: "digest-of-any-form",
+        removed: "the digest of a node's manifest has the form of one",
+        file: "crates/control/src/perform/uploaded.rs",
+        find: "if !is_digest {",
+        replace: "if false && !is_digest {",
+        test: UPLOAD_AS_TOLD,
+    },
+    Mutation {
+        name: "objects-of-a-live-job",
+        removed: "objects of another job that is under way are not looked at",
+        file: "crates/catalog/src/uploads.rs",
+        find: "job.finished = 0",
+        replace: "job.finished = 2",
+        test: rules("objects_of_another_job_that_is_under_way_stay"),
+    },
+    Mutation {
+        name: "harmless-restore-ends-a-chain",
+        removed: "a restore that left the node as it was ends no chain of increments",
+        file: INCREMENTS,
+        find: "is_some_and(|node| node.unchanged)",
+        replace: "is_some_and(|node| false && node.unchanged)",
+        test: increments("a_restore_that_left_the_node_as_it_was_ends_no_chain"),
+    },
+    Mutation {
+        name: "failed-restore-is-harmless",
+        removed: "a restore that failed ends a chain, as it may have placed something",
+        file: INCREMENTS,
+        find: "is_some_and(|node| node.unchanged)",
+        replace: "is_some_and(|node| node.unchanged || node.failure.is_some())",
+        test: increments("a_restore_that_failed_may_have_placed_something"),
     },
 ];

@@ -530,8 +530,8 @@ pub(super) const RULES: &[Mutation] = &[
         name: "caches-stay",
         removed: "saved caches of the data before are removed",
         file: PLACE,
-        find: "        self.delete(facts, SideKind::SavedCaches, |name, _| is_saved_cache(name))?;\n",
-        replace: "",
+        find: "|name, _| is_saved_cache(name)",
+        replace: "|name, _| false && is_saved_cache(name)",
         test: agent("restore::tests::everything_comes_back_where_it_was_with_its_modes"),
     },
     Mutation {
@@ -549,6 +549,52 @@ pub(super) const RULES: &[Mutation] = &[
         find: "is_some_and(|begun_ns| mtime_ns >= begun_ns)",
         replace: "is_some_and(|begun_ns| mtime_ns >= begun_ns || mtime_ns > 0)",
         test: agent("restore::tests::aside::a_commit_log_that_was_not_moved_yet_is_not_removed"),
+    },
+    Mutation {
+        name: "segments-in-doubt-go",
+        removed: "segments that may be from before a restore that moves aside are not removed, whatever their times say",
+        file: "crates/agent/src/restore/facts.rs",
+        find: "self.move_aside.is_none() && (has_moved ||",
+        replace: "true || self.move_aside.is_none() && (has_moved ||",
+        test: agent("restore::tests::aside::a_commit_log_that_seems_younger_than_the_restore_is_never_lost"),
+    },
+    Mutation {
+        name: "segments-in-doubt-stay",
+        removed: "segments that may be from before are moved aside also when something is staged",
+        file: PLACE,
+        find: "None => self.move_segments(facts),",
+        replace: "None => Ok(()),",
+        test: agent(
+            "restore::tests::aside::a_commit_log_that_comes_back_when_something_is_staged_is_moved_aside",
+        ),
+    },
+    Mutation {
+        name: "made-directory-not-locked",
+        removed: "a first data directory that a restore makes is locked before anything is in it",
+        file: PLACE,
+        find: "        locks.hold(&root.path).map_err(RestoreError::Lock)?;\n",
+        replace: "        let _ = locks;\n",
+        test: agent(
+            "restore::tests::locked::a_first_directory_that_a_restore_makes_is_locked_before_anything_is_in_it",
+        ),
+    },
+    Mutation {
+        name: "directory-of-another-agent",
+        removed: "a first data directory that another agent has made meanwhile is left alone",
+        file: PLACE,
+        find: "if !root.exists && Tree::root(",
+        replace: "if false && !root.exists && Tree::root(",
+        test: agent("restore::tests::locked::a_first_directory_that_another_agent_has_made_is_left_alone"),
+    },
+    Mutation {
+        name: "unproven-file-passed-over",
+        removed: "a file that appears when all is proven is in the way, also with the right size",
+        file: PLACE,
+        find: "if is_staged.flatten().is_none() && ",
+        replace: "let _ = is_staged;\n        if ",
+        test: agent(
+            "restore::tests::broken::a_file_that_appears_when_all_is_proven_is_in_the_way_also_with_the_right_size",
+        ),
     },
     Mutation {
         name: "staging-stays",

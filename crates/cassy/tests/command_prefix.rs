@@ -7,9 +7,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use cassy_testkit::{Doing, Failure, Probe, RecordedNode, Recording, World, oracle, wait_for};
+use cassy_testkit::{Doing, Failure, RecordedNode, Recording, World, oracle};
 
 /// Nobody's, here and elsewhere.
 const USER: u32 = 64124;
@@ -46,17 +45,8 @@ fn as_user() -> String {
     format!("setpriv --reuid={USER} \"--regid={USER}\" '--clear-groups'")
 }
 
-/// Why the backup is refused, once the job before it has cleared up.
-async fn refusal(world: &World<RecordedNode>, cluster: &str) -> Result<String, Failure> {
-    wait_for("the job before ends", Duration::from_secs(60), async || {
-        let refused = world.begin_backup(cluster).await.expect_err("the backup is refused").to_string();
-        if refused.contains("is at work for the job") {
-            Probe::NotYet(refused)
-        } else {
-            Probe::Ready(refused)
-        }
-    })
-    .await
+async fn refusal(world: &World<RecordedNode>, cluster: &str) -> String {
+    world.begin_backup(cluster).await.expect_err("the backup is refused").to_string()
 }
 
 #[tokio::test]
@@ -79,7 +69,7 @@ async fn what_the_agents_user_cannot_read_refuses_a_backup_before_anything_is_to
     );
     for place in [directory.clone(), directory.join("many"), table.clone()] {
         set_mode(&place, 0o700)?;
-        let text = refusal(&world, &cluster).await?;
+        let text = refusal(&world, &cluster).await;
         for part in [
             &format!("user {USER} must not read data directory {}", directory.display()),
             &format!("({})", place.display()),
@@ -92,7 +82,7 @@ async fn what_the_agents_user_cannot_read_refuses_a_backup_before_anything_is_to
     }
     let files: Vec<_> = file.filter(|path| path.is_file()).collect();
     files.iter().try_for_each(|path| set_mode(path, 0o600))?;
-    let text = refusal(&world, &cluster).await?;
+    let text = refusal(&world, &cluster).await;
     assert!(text.contains("must not read data directory") && text.contains("-big-"), "{text}");
     let after = (oracle::everything(&[directory])?, world.node.log().matches("takeSnapshot").count());
     assert_eq!(before, after);
@@ -128,7 +118,7 @@ async fn a_prefix_that_sudo_refuses_is_told_with_the_line_that_is_missing() -> R
     let Some((world, cluster)) = world(&format!("'{}' -n -u cassandra", sudo.display())).await? else {
         return Ok(());
     };
-    let text = refusal(&world, &cluster).await?;
+    let text = refusal(&world, &cluster).await;
     let path = format!("ALL=(cassandra) NOPASSWD: {}/agent/cassy-", world.path().display());
     assert!(text.contains("a password is required") && text.contains(&path), "{text}");
     Ok(())

@@ -138,8 +138,12 @@ impl BackupJob {
         (1..=node.attempt).map(|attempt| SnapshotTag::of(self.backup_id, attempt)).collect()
     }
 
-    /// Whether the request can be answered.
+    /// Whether the request can be answered. A refusal waits until the job has let go of its nodes, so that the same
+    /// request may come again at once.
     pub fn is_answerable(&self) -> bool {
+        if matches!(self.outcome, Some(Outcome::Refused(_))) {
+            return self.stage == BackupStage::Finished;
+        }
         // A cluster-wide backup that has failed is answered as such, with its rows.
         let will_fail = self.is_cluster_wide() && self.nodes.values().any(|node| node.failure.is_some());
         let is_under_way = self.accepted && self.nodes.values().all(|node| node.is_past_the_snapshot());

@@ -57,8 +57,9 @@ fn before_anything_is_touched_one_node_refuses_all() {
     let events = [failed(BackupStage::Prepare, "a"), done(BackupStage::Prepare, "b")];
     let (job, effects) = after(job(&["a", "b"]), events);
     assert_eq!(effects, [BackupEffect::Unpin]);
-    assert!(job.is_answerable() && job.history().is_empty());
+    assert!(!job.is_answerable() && job.history().is_empty());
     let (job, _) = job.step(BackupEvent::Unpinned(Vec::new()));
+    assert!(job.is_answerable());
     assert!(matches!(job.outcome, Some(Outcome::Refused(refusals)) if refusals.len() == 1));
 }
 

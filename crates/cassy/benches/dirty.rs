@@ -17,7 +17,7 @@ use cassy_pause::{PauseClient, TcpDial};
 use cassy_testkit::application::{Behaviour, FakeApplication};
 use cassy_testkit::cql::Cql;
 use cassy_testkit::dns::DnsServer;
-use cassy_testkit::{Runtime, World};
+use cassy_testkit::{CassandraVersion, Runtime, World};
 use futures::{StreamExt, TryStreamExt, stream};
 
 const TABLES: usize = 20;
@@ -38,7 +38,7 @@ struct Scene {
 
 impl Scene {
     async fn set(dns: &DnsServer, instances: Vec<Arc<FakeApplication>>) -> Self {
-        let world = World::builder(&Runtime::prepare().await.unwrap()).unwrap();
+        let world = World::builder(&Runtime::prepare(CassandraVersion::default()).await.unwrap()).unwrap();
         let world =
             world.property("srv_service_url", SERVICE).property("dns_server", dns.address().to_string());
         let world = world.node(|node| {

@@ -14,7 +14,9 @@ use tokio::net::TcpStream;
 use crate::daemon::Daemon;
 use crate::runtime::READY_LIMIT;
 use crate::seat::Seat;
-use crate::{Doing, Failure, Launch, Lifetime, Probe, Process, Runtime, cassandra_files, wait_for};
+use crate::{
+    CassandraVersion, Doing, Failure, Launch, Lifetime, Probe, Process, Runtime, cassandra_files, wait_for,
+};
 
 const STOP_LIMIT: Duration = Duration::from_secs(90);
 const READY_LINE: &str = "Starting listening for CQL clients";
@@ -194,7 +196,7 @@ impl Cassandra {
         let files = cassandra_files::Places::new(&self.built.directory);
         let mut words: Vec<String> =
             ["-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(str::to_owned).into();
-        words.extend(Runtime::module_flags());
+        words.extend(self.built.runtime.tools_module_flags());
         words.extend([
             format!("-Dlogback.configurationFile={}", files.logback.display()),
             format!("-Dcassandra.storagedir={}", self.built.directory.display()),
@@ -205,7 +207,7 @@ impl Cassandra {
         words.extend(["-h".to_owned(), self.jmx_host(), "-p".to_owned(), self.jmx_port().to_string()]);
         words.extend(arguments.iter().map(|&word| word.to_owned()));
         let words = words.into_iter().map(OsString::from).collect();
-        let (program, words) = self.seat.command(self.built.runtime.java().to_owned(), words);
+        let (program, words) = self.seat.command(self.built.runtime.tools_java().to_owned(), words);
         let output = tokio::process::Command::new(program)
             .args(words)
             .stdin(Stdio::null())
@@ -290,6 +292,11 @@ impl Cassandra {
         write_files(&self.built, &self.seat).map(drop)
     }
 
+    /// Which Cassandra it is.
+    pub fn version(&self) -> CassandraVersion {
+        self.built.runtime.version()
+    }
+
     /// The cluster's name.
     pub fn cluster_name(&self) -> &str {
         &self.built.cluster_name
@@ -366,6 +373,7 @@ fn launch(built: &CassandraBuilder, seat: &Seat) -> Result<Process, Failure> {
 fn write_files(built: &CassandraBuilder, seat: &Seat) -> Result<cassandra_files::Places, Failure> {
     let places = cassandra_files::Places::new(&built.directory);
     let settings = cassandra_files::Settings {
+        version: built.runtime.version(),
         cluster_name: &built.cluster_name,
         seat,
         membership: built.membership.as_ref(),
@@ -380,7 +388,7 @@ fn arguments(built: &CassandraBuilder, seat: &Seat) -> Result<Vec<OsString>, Fai
     let places = cassandra_files::Places::new(&built.directory);
     let mut flags: Vec<String> =
         MEMORY_FLAGS.iter().chain(&HASTE_FLAGS).map(|&flag| flag.to_owned()).collect();
-    flags.extend(Runtime::module_flags());
+    flags.extend(built.runtime.module_flags());
     let root = built.directory.display();
     flags.extend([
         format!("-Dcassandra.config=file://{}", places.yaml.display()),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use crate::cassandra::Membership;
 use crate::seat::Seat;
-use crate::{Doing, Failure};
+use crate::{CassandraVersion, Doing, Failure};
 
 pub(crate) struct Places {
     root: PathBuf,
@@ -47,6 +48,7 @@ impl Places {
 }
 
 pub(crate) struct Settings<'a> {
+    pub(crate) version: CassandraVersion,
     pub(crate) cluster_name: &'a str,
     pub(crate) seat: &'a Seat,
     pub(crate) membership: Option<&'a Membership>,
@@ -95,13 +97,20 @@ fn yaml(places: &Places, settings: &Settings<'_>) -> String {
         Some(membership) => ("GossipingPropertyFileSnitch", membership.seeds.clone()),
         None => ("SimpleSnitch", vec![address]),
     };
-    let seeds: Vec<String> = seeds.iter().map(|seed| format!("{seed}:{}", seat.storage_port())).collect();
+    let seed = |seed: &Ipv4Addr| match settings.version.seeds_have_ports() {
+        true => format!("{seed}:{}", seat.storage_port()),
+        false => seed.to_string(),
+    };
+    let seeds: Vec<String> = seeds.iter().map(seed).collect();
     let seeds = format!(
         "[{{class_name: org.apache.cassandra.locator.SimpleSeedProvider, parameters: [{{seeds: '{}'}}]}}]",
         seeds.join(",")
     );
-    let mut keys: BTreeMap<&str, String> =
-        FIXED.iter().map(|&(key, value)| (key, value.to_owned())).collect();
+    let mut keys: BTreeMap<&str, String> = FIXED
+        .iter()
+        .chain(settings.version.own_keys())
+        .map(|&(key, value)| (key, value.to_owned()))
+        .collect();
     keys.extend([
         ("cluster_name", quoted(settings.cluster_name.to_owned())),
         ("listen_address", address.to_string()),
@@ -119,13 +128,15 @@ fn yaml(places: &Places, settings: &Settings<'_>) -> String {
     for (key, value) in settings.extra {
         keys.insert(key, value.clone());
     }
-    keys.iter().fold(String::new(), |mut text, (key, value)| {
+    let spelled = keys.iter().filter_map(|(key, value)| settings.version.spelled(key, value));
+    spelled.fold(String::new(), |mut text, (key, value)| {
         let _ = writeln!(text, "{key}: {value}");
         text
     })
 }
 
-/// Little memory, long timeouts (a loaded machine stalls for seconds, and a stall is no failure of the test).
+/// Little memory, long timeouts (a loaded machine stalls for seconds, and a stall is no failure of the test). As 4.1 and
+/// later spell it.
 const FIXED: [(&str, &str); 31] = [
     ("auto_bootstrap", "false"),
     ("auto_snapshot", "false"),

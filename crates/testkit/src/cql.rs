@@ -14,7 +14,7 @@ use scylla::frame::response::result::{CollectionType, ColumnType};
 pub use scylla::statement::Consistency;
 use scylla::value::{CqlValue, Row};
 
-use crate::{Cassandra, Doing, Failure};
+use crate::{Cassandra, CassandraVersion, Doing, Failure, Feature};
 
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
@@ -22,6 +22,9 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Cql {
     session: Session,
+    version: CassandraVersion,
+    /// Whether the times of writing and of expiry of a column of many cells can be asked for.
+    tells_times_of_collections: bool,
 }
 
 /// What a row is made of, as text: easy to compare, to print and to count.
@@ -33,11 +36,12 @@ impl Cql {
     /// # Errors
     /// When it does not answer.
     pub async fn connect(node: &Cassandra) -> Result<Self, Failure> {
-        Self::connect_to(&[(node.address(), node.native_port())], Consistency::One).await
+        Self::connect_to(node.version(), &[(node.address(), node.native_port())], Consistency::One).await
     }
 
     /// Connects to a cluster by these of its nodes.
     pub(crate) async fn connect_to(
+        version: CassandraVersion,
         nodes: &[(Ipv4Addr, u16)],
         consistency: Consistency,
     ) -> Result<Self, Failure> {
@@ -56,7 +60,13 @@ impl Cql {
             .build()
             .await
             .doing(|| "connect for CQL")?;
-        Ok(Self { session })
+        let tells_times_of_collections = version.has(Feature::TimesOfCollections);
+        Ok(Self { session, version, tells_times_of_collections })
+    }
+
+    /// Which Cassandra it is.
+    pub fn version(&self) -> CassandraVersion {
+        self.version
     }
 
     /// Runs one statement.
@@ -137,7 +147,11 @@ impl Cql {
         let result = self.session.query_unpaged(query, (stored_name(keyspace), stored_name(name))).await;
         let result = result.doing(|| query)?.into_rows_result().doing(|| query)?;
         let rows: Result<Vec<(String, String, String)>, _> = result.rows().doing(|| query)?.collect();
-        let mut columns: Vec<Column> = rows.doing(|| query)?.into_iter().map(Column::from).collect();
+        let column = |(name, kind, type_): (String, String, String)| {
+            let tells_times = self.tells_times_of_collections || !has_many_cells(&type_);
+            Column::new(name, &kind, &type_, tells_times)
+        };
+        let mut columns: Vec<Column> = rows.doing(|| query)?.into_iter().map(column).collect();
         if columns.is_empty() {
             return Err(Failure::new(format!("there is no table {table}")));
         }
@@ -174,21 +188,19 @@ enum Kind {
     Regular,
 }
 
-impl From<(String, String, String)> for Column {
-    fn from((name, kind, type_): (String, String, String)) -> Self {
-        let kind = match kind.as_str() {
+impl Column {
+    fn new(name: String, kind: &str, type_: &str, tells_times: bool) -> Self {
+        let kind = match kind {
             "partition_key" => Kind::PartitionKey,
             "clustering" => Kind::Clustering,
             "static" => Kind::Static,
             _ => Kind::Regular,
         };
         // Cassandra keeps no time of writing for keys, and does not tell that of a counter.
-        let has_attributes = matches!(kind, Kind::Static | Kind::Regular) && type_ != "counter";
-        Self { kind, name, has_attributes }
+        let of_cells = matches!(kind, Kind::Static | Kind::Regular) && type_ != "counter";
+        Self { kind, name, has_attributes: of_cells && tells_times }
     }
-}
 
-impl Column {
     fn quoted(&self) -> String {
         format!("\"{}\"", self.name.replace('"', "\"\""))
     }
@@ -249,6 +261,34 @@ fn value_text(value: Option<&CqlValue>) -> String {
     }
 }
 
+/// Whether this is a collection or a user-defined type that is not frozen, as Cassandra's own tables name types.
+fn has_many_cells(type_: &str) -> bool {
+    !type_.starts_with("frozen<") && !NATIVE_TYPES.contains(&type_)
+}
+
+const NATIVE_TYPES: [&str; 20] = [
+    "ascii",
+    "bigint",
+    "blob",
+    "boolean",
+    "counter",
+    "date",
+    "decimal",
+    "double",
+    "duration",
+    "float",
+    "inet",
+    "int",
+    "smallint",
+    "text",
+    "time",
+    "timestamp",
+    "timeuuid",
+    "tinyint",
+    "uuid",
+    "varint",
+];
+
 /// The name as Cassandra's own tables hold it: without quotes, else in lower case.
 fn stored_name(written: &str) -> String {
     match written.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
@@ -275,6 +315,12 @@ mod tests {
     fn names_as_cassandra_stores_them() {
         assert_eq!(stored_name("Shop"), "shop");
         assert_eq!(stored_name("\"Shop\"\"s\""), "Shop\"s");
+    }
+
+    #[test]
+    fn what_is_frozen_is_one_cell() {
+        assert!(["map<text, text>", "list<frozen<address>>", "address"].into_iter().all(has_many_cells));
+        assert!(!["frozen<list<int>>", "text", "counter"].into_iter().any(has_many_cells));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::cql::{Cql, Fingerprint};
-use crate::{Cassandra, Failure};
+use crate::{Cassandra, CassandraVersion, Failure, Feature};
 
 /// The keyspaces, as written in CQL. Two have the names of Cassandra's own directories.
 pub const KEYSPACES: [&str; 4] = ["shop", "\"MixedCase\"", "snapshots", "backups"];
@@ -34,7 +34,7 @@ pub type Fingerprints = BTreeMap<String, Fingerprint>;
 /// # Errors
 /// When Cassandra refuses a statement.
 pub async fn write(node: &Cassandra, cql: &Cql) -> Result<(), Failure> {
-    cql.execute_all(&schema()).await?;
+    cql.execute_all(&schema(node.version())).await?;
     cql.execute_all(&first_round()).await?;
     flush(node).await?;
     cql.execute_all(&second_round()).await?;
@@ -46,13 +46,15 @@ async fn flush(node: &Cassandra) -> Result<(), Failure> {
     node.flush(&KEYSPACES.map(|name| name.trim_matches('"'))).await
 }
 
-/// Reads all tables.
+/// Reads all tables, but for what Cassandra itself loses in a restart.
 ///
 /// # Errors
 /// When one cannot be read.
 pub async fn fingerprints(cql: &Cql) -> Result<Fingerprints, Failure> {
     let mut all = Fingerprints::new();
-    for table in TABLES {
+    let survives =
+        |table: &&str| !table.starts_with("snapshots.") || cql.version().has(Feature::KeyspaceNamedSnapshots);
+    for table in TABLES.into_iter().filter(survives) {
         all.insert(table.to_owned(), cql.fingerprint(table).await?);
     }
     Ok(all)
@@ -107,15 +109,19 @@ pub fn differences(before: &Fingerprints, after: &Fingerprints) -> Vec<String> {
     found
 }
 
-fn schema() -> Vec<String> {
+/// Without storage-attached indexes an ordinary one takes the place of each.
+fn schema(version: CassandraVersion) -> Vec<String> {
     let keyspaces = KEYSPACES.iter().map(|name| {
         format!(
             "CREATE KEYSPACE {name} WITH replication = {{'class': 'SimpleStrategy', 'replication_factor': 1}}"
         )
     });
-    keyspaces.chain(SCHEMA.iter().map(|&statement| statement.to_owned())).collect()
+    let attached = version.has(Feature::StorageAttachedIndexes);
+    let statement = |text: &&str| if attached { (*text).to_owned() } else { text.replace(ATTACHED, "") };
+    keyspaces.chain(SCHEMA.iter().map(statement)).collect()
 }
 
+const ATTACHED: &str = " USING 'sai'";
 const SCHEMA: [&str; 13] = [
     "CREATE TABLE shop.orders (customer int, at int, note text, amount decimal, tags set<text>, \
      PRIMARY KEY (customer, at)) WITH CLUSTERING ORDER BY (at DESC)",

@@ -1,26 +1,25 @@
-//! Where the real things come from: Cassandra's jars from Maven Central, once; Java 17 and sshd from the system.
+//! Where the real things come from: Cassandra's jars from Maven Central, once; Java and sshd from the system.
 //!
 //! After the first run nothing here needs the network.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use crate::{Doing, Failure, Probe, process::tail, wait_for};
+use crate::{CassandraVersion, Doing, Failure, Probe, java, process::tail, wait_for};
 
-/// The Cassandra that tests run on.
-pub const CASSANDRA_VERSION: &str = "5.0.9";
 const FETCH_PREFIX: &str = "fetching-";
 const FETCH_LIMIT: Duration = Duration::from_secs(1_200);
-const JAVA_MAJOR: u32 = 17;
 const SKIP_VARIABLE: &str = "CASSY_TEST_NO_JVM";
 const REQUIRE_VARIABLE: &str = "CASSY_TEST_REQUIRE";
 
-/// A Java and the jars of one Cassandra version, ready to be started.
+/// The jars of one Cassandra version and the Java that it wants, ready to be started.
 #[derive(Debug, Clone)]
 pub struct Runtime {
+    version: CassandraVersion,
     java: PathBuf,
+    tools_java: PathBuf,
     jars: PathBuf,
 }
 
@@ -28,16 +27,17 @@ impl Runtime {
     /// Finds Java, and fetches the jars unless an earlier run has.
     ///
     /// # Errors
-    /// When there is no Java 17, no Maven, or Maven fails; the message says what to do.
-    pub async fn prepare() -> Result<Self, Failure> {
-        let java = find_java()?;
+    /// When there is no such Java, no Maven, or Maven fails; the message says what to do.
+    pub async fn prepare(version: CassandraVersion) -> Result<Self, Failure> {
         let cache = cache_directory()?;
+        let java = java::find(version.java_major(), &cache)?;
+        let tools_java = java::find(version.tools_java_major(), &cache)?;
         std::fs::create_dir_all(&cache).doing(|| format!("make {}", cache.display()))?;
-        let jars = cache.join(format!("cassandra-{CASSANDRA_VERSION}"));
+        let jars = cache.join(format!("cassandra-{}", version.release()));
         if !jars.is_dir() {
-            fetch_jars(&cache, &jars).await?;
+            fetch_jars(version, &cache, &jars).await?;
         }
-        Ok(Self { java, jars })
+        Ok(Self { version, java, tools_java, jars })
     }
 
     /// For the first line of a test that needs a JVM: `None`, with the reason printed, where the test is to be left
@@ -46,13 +46,26 @@ impl Runtime {
     ///
     /// # Panics
     /// When something is missing and `./test` runs.
-    #[allow(clippy::print_stdout)]
     pub async fn or_skip() -> Option<Self> {
+        Self::prepared_or_skip(CassandraVersion::of_tests()).await
+    }
+
+    /// The same for a test of one version, whichever the others run on.
+    ///
+    /// # Panics
+    /// As [`Runtime::or_skip`].
+    pub async fn of_or_skip(version: CassandraVersion) -> Option<Self> {
+        Self::prepared_or_skip(Ok(version)).await
+    }
+
+    #[allow(clippy::print_stdout)]
+    async fn prepared_or_skip(version: Result<CassandraVersion, Failure>) -> Option<Self> {
         if is_set(SKIP_VARIABLE) {
             println!("left out: {SKIP_VARIABLE} is set");
             return None;
         }
-        match Self::prepare().await {
+        let prepared = async { Self::prepare(version?).await };
+        match prepared.await {
             Ok(runtime) => Some(runtime),
             Err(failure) => {
                 left_out(&failure.to_string());
@@ -61,9 +74,19 @@ impl Runtime {
         }
     }
 
+    /// Which Cassandra this is.
+    pub fn version(&self) -> CassandraVersion {
+        self.version
+    }
+
     /// The Java launcher.
     pub fn java(&self) -> &Path {
         &self.java
+    }
+
+    /// The Java launcher of its tools.
+    pub(crate) fn tools_java(&self) -> &Path {
+        &self.tools_java
     }
 
     /// The jars as a class path, sorted. No directory is in it.
@@ -78,44 +101,16 @@ impl Runtime {
         Ok(jars.join(":"))
     }
 
-    /// What every Java program of this Cassandra needs on Java 17: the modules it reaches into.
-    pub fn module_flags() -> Vec<String> {
-        let exports = EXPORTS.iter().map(|module| ("--add-exports", module));
-        let opens = OPENS.iter().map(|module| ("--add-opens", module));
-        exports
-            .chain(opens)
-            .flat_map(|(flag, module)| [flag.to_owned(), format!("{module}=ALL-UNNAMED")])
-            .collect()
+    /// What Cassandra needs of its Java: the modules it reaches into.
+    pub(crate) fn module_flags(&self) -> Vec<String> {
+        java::module_flags(self.version.java_major())
+    }
+
+    /// The same for its tools.
+    pub(crate) fn tools_module_flags(&self) -> Vec<String> {
+        java::module_flags(self.version.tools_java_major())
     }
 }
-
-const EXPORTS: [&str; 8] = [
-    "java.base/java.lang.ref",
-    "java.base/jdk.internal.misc",
-    "java.management/com.sun.jmx.remote.security",
-    "java.management.rmi/com.sun.jmx.remote.internal.rmi",
-    "java.rmi/sun.rmi.registry",
-    "java.rmi/sun.rmi.server",
-    "java.sql/java.sql",
-    "jdk.unsupported/sun.misc",
-];
-
-const OPENS: [&str; 14] = [
-    "java.base/java.io",
-    "java.base/java.lang",
-    "java.base/java.lang.module",
-    "java.base/java.lang.reflect",
-    "java.base/java.nio",
-    "java.base/java.util",
-    "java.base/jdk.internal.loader",
-    "java.base/jdk.internal.math",
-    "java.base/jdk.internal.module",
-    "java.base/jdk.internal.ref",
-    "java.base/jdk.internal.reflect",
-    "java.base/jdk.internal.util.jar",
-    "java.base/sun.nio.ch",
-    "jdk.management/com.sun.management.internal",
-];
 
 /// Says why a test is left out; where nothing may be missing, the test fails.
 #[allow(clippy::print_stdout)]
@@ -139,7 +134,7 @@ pub(crate) fn cache_directory() -> Result<PathBuf, Failure> {
 }
 
 /// One fetches, all others wait for it; a fetch that was cut short leaves nothing that looks whole.
-async fn fetch_jars(cache: &Path, jars: &Path) -> Result<(), Failure> {
+async fn fetch_jars(version: CassandraVersion, cache: &Path, jars: &Path) -> Result<(), Failure> {
     let _lock = lock(&cache.join("lock")).await?;
     if jars.is_dir() {
         return Ok(());
@@ -150,8 +145,8 @@ async fn fetch_jars(cache: &Path, jars: &Path) -> Result<(), Failure> {
         .tempdir_in(cache)
         .doing(|| format!("make a directory in {}", cache.display()))?;
     let lib = part.path().join("lib");
-    run_maven(part.path(), &lib).await?;
-    let cassandra = lib.join(format!("cassandra-all-{CASSANDRA_VERSION}.jar"));
+    run_maven(version, part.path(), &lib).await?;
+    let cassandra = lib.join(format!("cassandra-all-{}.jar", version.release()));
     if !cassandra.is_file() {
         return Err(Failure::new(format!("Maven succeeded, but {} is not there", cassandra.display())));
     }
@@ -184,9 +179,9 @@ fn remove_cut_fetches(cache: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn run_maven(directory: &Path, lib: &Path) -> Result<(), Failure> {
+async fn run_maven(version: CassandraVersion, directory: &Path, lib: &Path) -> Result<(), Failure> {
     let pom = directory.join("pom.xml");
-    std::fs::write(&pom, pom_text()).doing(|| format!("write {}", pom.display()))?;
+    std::fs::write(&pom, pom_text(version)).doing(|| format!("write {}", pom.display()))?;
     let output = tokio::process::Command::new("mvn")
         .args(["--quiet", "--batch-mode", "--file"])
         .arg(&pom)
@@ -202,13 +197,26 @@ async fn run_maven(directory: &Path, lib: &Path) -> Result<(), Failure> {
     }
     let said = String::from_utf8_lossy(&output.stdout);
     Err(Failure::new(format!(
-        "Maven could not fetch Cassandra {CASSANDRA_VERSION} ({}); the first run needs the network:\n{}",
+        "Maven could not fetch Cassandra {} ({}); the first run needs the network:\n{}",
+        version.release(),
         output.status,
         tail(&said, 15)
     )))
 }
 
-fn pom_text() -> String {
+fn pom_text(version: CassandraVersion) -> String {
+    let dependency = |artifact: &&str| {
+        format!(
+            "    <dependency>
+      <groupId>org.apache.cassandra</groupId>
+      <artifactId>{artifact}</artifactId>
+      <version>{}</version>
+    </dependency>
+",
+            version.release()
+        )
+    };
+    let dependencies: String = version.artifacts().iter().map(dependency).collect();
     format!(
         r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -217,46 +225,10 @@ fn pom_text() -> String {
   <version>1</version>
   <packaging>pom</packaging>
   <dependencies>
-    <dependency>
-      <groupId>org.apache.cassandra</groupId>
-      <artifactId>cassandra-all</artifactId>
-      <version>{CASSANDRA_VERSION}</version>
-    </dependency>
-  </dependencies>
+{dependencies}  </dependencies>
 </project>
 "#
     )
-}
-
-/// `JAVA_HOME`, then `PATH`, then where Debian and others put it: the first that is a Java 17.
-fn find_java() -> Result<PathBuf, Failure> {
-    let home = std::env::var_os("JAVA_HOME").map(|home| PathBuf::from(home).join("bin/java"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|directory| directory.join("java"));
-    let mut installed: Vec<PathBuf> = std::fs::read_dir("/usr/lib/jvm")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().contains("17"))
-        .map(|entry| entry.path().join("bin/java"))
-        .collect();
-    installed.sort();
-    home.into_iter().chain(on_path).chain(installed).find(|java| java_major(java) == Some(JAVA_MAJOR)).ok_or_else(|| {
-        Failure::new(format!(
-            "no Java {JAVA_MAJOR} in JAVA_HOME, PATH or /usr/lib/jvm; Debian's package is `openjdk-{JAVA_MAJOR}-jre-headless`"
-        ))
-    })
-}
-
-/// The `17` of `openjdk version "17.0.9" 2023-10-17`.
-fn java_major(java: &Path) -> Option<u32> {
-    if !java.is_file() {
-        return None;
-    }
-    let output = Command::new(java).arg("-version").stdin(Stdio::null()).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    let version = text.split('"').nth(1)?;
-    version.split(['.', '-', '+']).next()?.parse().ok()
 }
 
 /// How long any service of the kit may take to become ready: far more than it needs, as machines stall.

@@ -29,7 +29,7 @@ pub struct ClusterBuilder {
 /// What each node is made by, also one that is added later.
 #[derive(Debug)]
 pub(super) struct Plan {
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     /// How many nodes each datacenter has at first.
     datacenters: Vec<u8>,
     data_directories: usize,

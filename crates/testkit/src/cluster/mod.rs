@@ -22,7 +22,7 @@ pub(crate) use namespace::Namespace;
 pub use node::ClusterNode;
 
 use crate::runtime::left_out;
-use crate::{CassyServer, Consistency, Cql, Doing, Failure, Probe, Runtime, wait_for};
+use crate::{CassandraVersion, CassyServer, Consistency, Cql, Doing, Failure, Probe, Runtime, wait_for};
 use builder::Plan;
 use network::Network;
 
@@ -57,6 +57,11 @@ impl Cluster {
             return Ok(None);
         }
         ClusterBuilder::new(runtime).map(Some)
+    }
+
+    /// Which Cassandra its nodes are.
+    pub fn version(&self) -> CassandraVersion {
+        self.plan.runtime.version()
     }
 
     /// The directory below which all of it lives.
@@ -167,7 +172,7 @@ impl Cluster {
             node.cassandra.is_running().then_some((address, port))
         });
         let running: Vec<(Ipv4Addr, u16)> = running.collect();
-        Cql::connect_to(&running, consistency).await
+        Cql::connect_to(self.version(), &running, consistency).await
     }
 
     fn known_hosts(&self) -> PathBuf {

@@ -12,7 +12,7 @@ use crate::cassandra_files::{self, Places, Settings};
 use crate::daemon::Daemon;
 use crate::process::built_program;
 use crate::seat::Seat;
-use crate::{Doing, Failure, Launch, Lifetime, Probe, Process, wait_for};
+use crate::{CassandraVersion, Doing, Failure, Launch, Lifetime, Probe, Process, wait_for};
 
 const PROGRAM: &str = "recorded-node";
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -209,8 +209,14 @@ impl RecordedNode {
 
 fn launch(built: &RecordedBuilder, cluster_name: &str, seat: &Seat) -> Result<Process, Failure> {
     let places = Places::new(&built.directory);
-    let settings =
-        Settings { cluster_name, seat, membership: None, data_directories: 1, extra: &BTreeMap::new() };
+    let settings = Settings {
+        version: CassandraVersion::default(),
+        cluster_name,
+        seat,
+        membership: None,
+        data_directories: 1,
+        extra: &BTreeMap::new(),
+    };
     cassandra_files::write(&places, &settings)?;
     Process::start(&Launch {
         name: format!("the recorded node in {}", built.directory.display()),

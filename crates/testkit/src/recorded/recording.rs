@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::identity::Identity;
 use super::process::SCHEMAS;
 use super::tables;
-use crate::{Cassandra, Cql, Doing, Failure, Runtime, dataset};
+use crate::{Cassandra, CassandraVersion, Cql, Doing, Failure, Runtime, dataset};
 
 const DATA: &str = "data";
 const CALL_LIMIT: Duration = Duration::from_secs(240);
@@ -61,6 +61,17 @@ impl Recording {
         ])
     }
 
+    /// The synthetic recording of a node that says that it is this release of Cassandra.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn of_release(release: &str) -> Result<Self, Failure> {
+        let recording = Self::synthetic()?;
+        let identity = Identity { release_version: release.to_owned(), ..recording.identity()? };
+        identity.write(recording.directory.path())?;
+        Ok(recording)
+    }
+
     /// The synthetic recording with so many tables more, each of so many SSTables whose Data.db has so many bytes of
     /// zeros, which take no room on disk. Each SSTable has three files.
     ///
@@ -81,7 +92,7 @@ impl Recording {
             recording.add_table(keyspace, table, content)?;
         }
         let identity = Identity {
-            release_version: "5.0.9".to_owned(),
+            release_version: CassandraVersion::default().release().to_owned(),
             cluster_name: "Test Cluster".to_owned(),
             partitioner: "org.apache.cassandra.dht.Murmur3Partitioner".to_owned(),
             host_id: "8d5ed9f4-7764-4dbd-bad8-43fddce94b7c".to_owned(),

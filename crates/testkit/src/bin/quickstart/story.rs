@@ -1,20 +1,20 @@
 //! The story: rows, a backup, a disaster, a restore, the same rows.
 
 use cassy_testkit::dataset::{self, Fingerprints};
-use cassy_testkit::{CASSANDRA_VERSION, CassyServer, Failure, Lifetime, Runtime, World, oracle};
+use cassy_testkit::{CassandraVersion, CassyServer, Failure, Lifetime, Runtime, World, oracle};
 
 use crate::steps::Steps;
 use crate::{kept, place};
 
 /// Tells it. What it starts ends with this future, unless all went well and it is to be kept.
 pub(crate) async fn tell(keep: bool) -> Result<(), Failure> {
-    println!(
-        "Cassy quickstart: a real Cassandra {CASSANDRA_VERSION} is backed up, destroyed, and brought back.\n"
-    );
+    let version = CassandraVersion::default();
+    let release = version.release();
+    println!("Cassy quickstart: a real Cassandra {release} is backed up, destroyed, and brought back.\n");
     let mut steps = Steps::begin();
     CassyServer::binary()?;
-    let name = format!("Find Java and Cassandra {CASSANDRA_VERSION} (fetched by the first run only)");
-    let runtime = steps.step(&name, async { Ok((Runtime::prepare().await?, String::new())) }).await?;
+    let name = format!("Find Java and Cassandra {release} (fetched by the first run only)");
+    let runtime = steps.step(&name, async { Ok((Runtime::prepare(version).await?, String::new())) }).await?;
 
     let (directory, _lock) = place::make()?;
     let lifetime = if keep { Lifetime::Detachable } else { Lifetime::Owned };

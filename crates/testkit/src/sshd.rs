@@ -257,7 +257,8 @@ impl Sshd {
 
 /// Makes what a server needs, unless it is there.
 fn prepare(directory: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(directory).doing(|| format!("make {}", directory.display()))?;
+    let home = home(directory);
+    std::fs::create_dir_all(&home).doing(|| format!("make {}", home.display()))?;
     if rustix::process::getuid().is_root() {
         std::fs::create_dir_all("/run/sshd")
             .doing(|| "make /run/sshd, which sshd wants when root starts it")?;
@@ -313,8 +314,15 @@ async fn launch(
     }
 }
 
+/// Of whoever logs in: what the user's shell does when it starts is the user's. (A `.bashrc` that takes a lock lets every
+/// login after a killed one wait for it.)
+fn home(directory: &Path) -> PathBuf {
+    directory.join("home")
+}
+
 fn configuration_text(directory: &Path, door: &Door, first: &str) -> String {
     let (place, address, port) = (directory.display(), door.address(), door.port());
+    let home = home(directory).display().to_string();
     format!(
         r#"{first}
 Port {port}
@@ -334,6 +342,7 @@ PrintMotd no
 MaxSessions 64
 MaxStartups 64
 LogLevel VERBOSE
+SetEnv "HOME={home}"
 Subsystem sftp internal-sftp
 "#
     )

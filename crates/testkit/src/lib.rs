@@ -9,6 +9,7 @@ pub mod application;
 mod cassandra;
 mod cassandra_files;
 mod cassy_server;
+pub mod certificates;
 mod cluster;
 pub mod cql;
 mod daemon;

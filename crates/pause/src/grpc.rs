@@ -80,6 +80,8 @@ impl Caller {
         let (requests, mut connection) = builder.handshake(stream).await.map_err(not_open)?;
         let mut pings = connection.ping_pong().expect("it is asked for once");
         tokio::select! {
+            // In this order, and not in one of chance: simulations are played again.
+            biased;
             ended = &mut connection => return Err(match ended {
                 Ok(()) => NotOpen::Lost(io::Error::new(io::ErrorKind::UnexpectedEof, "closed")),
                 Err(error) => not_open(error),

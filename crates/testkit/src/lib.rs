@@ -20,6 +20,7 @@ mod jobs;
 mod kill;
 mod leftovers;
 pub mod oracle;
+pub mod peers;
 mod port;
 mod process;
 mod recorded;

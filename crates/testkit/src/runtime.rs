@@ -1,4 +1,4 @@
-//! Where the real things come from: Cassandra's jars from Maven Central, once; Java 17 and sshd from the system.
+//! Where the real things come from: jars from Maven Central, once; Java 17 and sshd from the system.
 //!
 //! After the first run nothing here needs the network.
 
@@ -30,12 +30,20 @@ impl Runtime {
     /// # Errors
     /// When there is no Java 17, no Maven, or Maven fails; the message says what to do.
     pub async fn prepare() -> Result<Self, Failure> {
+        Self::of(&CASSANDRA).await
+    }
+
+    /// A Java and the jars of something else.
+    ///
+    /// # Errors
+    /// As [`Runtime::prepare`].
+    pub(crate) async fn of(artifacts: &Artifacts) -> Result<Self, Failure> {
         let java = find_java()?;
         let cache = cache_directory()?;
         std::fs::create_dir_all(&cache).doing(|| format!("make {}", cache.display()))?;
-        let jars = cache.join(format!("cassandra-{CASSANDRA_VERSION}"));
+        let jars = cache.join(artifacts.directory());
         if !jars.is_dir() {
-            fetch_jars(&cache, &jars).await?;
+            fetch_jars(artifacts, &cache, &jars).await?;
         }
         Ok(Self { java, jars })
     }
@@ -46,13 +54,18 @@ impl Runtime {
     ///
     /// # Panics
     /// When something is missing and `./test` runs.
-    #[allow(clippy::print_stdout)]
     pub async fn or_skip() -> Option<Self> {
+        Self::of_or_skip(&CASSANDRA).await
+    }
+
+    /// The same for the jars of something else.
+    #[allow(clippy::print_stdout)]
+    pub(crate) async fn of_or_skip(artifacts: &Artifacts) -> Option<Self> {
         if is_set(SKIP_VARIABLE) {
             println!("left out: {SKIP_VARIABLE} is set");
             return None;
         }
-        match Self::prepare().await {
+        match Self::of(artifacts).await {
             Ok(runtime) => Some(runtime),
             Err(failure) => {
                 left_out(&failure.to_string());
@@ -86,6 +99,29 @@ impl Runtime {
             .chain(opens)
             .flat_map(|(flag, module)| [flag.to_owned(), format!("{module}=ALL-UNNAMED")])
             .collect()
+    }
+}
+
+/// What Maven is to fetch, and everything that it needs.
+pub(crate) struct Artifacts {
+    /// Group, artifact, version: the first is what it is about.
+    pub(crate) wanted: &'static [(&'static str, &'static str, &'static str)],
+    /// Versions that hold for what these need.
+    pub(crate) managed: &'static [(&'static str, &'static str, &'static str)],
+}
+
+const CASSANDRA: Artifacts =
+    Artifacts { wanted: &[("org.apache.cassandra", "cassandra-all", CASSANDRA_VERSION)], managed: &[] };
+
+impl Artifacts {
+    fn name(&self) -> String {
+        let (_, artifact, version) = self.wanted[0];
+        format!("{artifact}-{version}")
+    }
+
+    /// In the cache.
+    fn directory(&self) -> String {
+        self.name().replace("cassandra-all", "cassandra")
     }
 }
 
@@ -135,11 +171,11 @@ pub(crate) fn cache_directory() -> Result<PathBuf, Failure> {
     from("CASSY_TEST_CACHE")
         .or_else(|| from("XDG_CACHE_HOME").map(|cache| cache.join("cassy-test")))
         .or_else(|| from("HOME").map(|home| home.join(".cache/cassy-test")))
-        .ok_or_else(|| Failure::new("no place for Cassandra's jars: set HOME or CASSY_TEST_CACHE"))
+        .ok_or_else(|| Failure::new("no place for jars: set HOME or CASSY_TEST_CACHE"))
 }
 
 /// One fetches, all others wait for it; a fetch that was cut short leaves nothing that looks whole.
-async fn fetch_jars(cache: &Path, jars: &Path) -> Result<(), Failure> {
+async fn fetch_jars(artifacts: &Artifacts, cache: &Path, jars: &Path) -> Result<(), Failure> {
     let _lock = lock(&cache.join("lock")).await?;
     if jars.is_dir() {
         return Ok(());
@@ -150,10 +186,10 @@ async fn fetch_jars(cache: &Path, jars: &Path) -> Result<(), Failure> {
         .tempdir_in(cache)
         .doing(|| format!("make a directory in {}", cache.display()))?;
     let lib = part.path().join("lib");
-    run_maven(part.path(), &lib).await?;
-    let cassandra = lib.join(format!("cassandra-all-{CASSANDRA_VERSION}.jar"));
-    if !cassandra.is_file() {
-        return Err(Failure::new(format!("Maven succeeded, but {} is not there", cassandra.display())));
+    run_maven(artifacts, part.path(), &lib).await?;
+    let first = lib.join(format!("{}.jar", artifacts.name()));
+    if !first.is_file() {
+        return Err(Failure::new(format!("Maven succeeded, but {} is not there", first.display())));
     }
     std::fs::rename(&lib, jars).doing(|| format!("move the jars to {}", jars.display()))
 }
@@ -162,7 +198,7 @@ async fn fetch_jars(cache: &Path, jars: &Path) -> Result<(), Failure> {
 async fn lock(path: &Path) -> Result<File, Failure> {
     let file = File::options().create(true).truncate(false).write(true).open(path);
     let file = file.doing(|| format!("open {}", path.display()))?;
-    wait_for("another run fetches Cassandra's jars", FETCH_LIMIT, async || match file.try_lock() {
+    wait_for("another run fetches jars", FETCH_LIMIT, async || match file.try_lock() {
         Ok(()) => Probe::Ready(()),
         Err(TryLockError::WouldBlock) => Probe::NotYet(format!("{} is locked", path.display())),
         Err(TryLockError::Error(error)) => {
@@ -184,9 +220,9 @@ fn remove_cut_fetches(cache: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn run_maven(directory: &Path, lib: &Path) -> Result<(), Failure> {
+async fn run_maven(artifacts: &Artifacts, directory: &Path, lib: &Path) -> Result<(), Failure> {
     let pom = directory.join("pom.xml");
-    std::fs::write(&pom, pom_text()).doing(|| format!("write {}", pom.display()))?;
+    std::fs::write(&pom, pom_text(artifacts)).doing(|| format!("write {}", pom.display()))?;
     let output = tokio::process::Command::new("mvn")
         .args(["--quiet", "--batch-mode", "--file"])
         .arg(&pom)
@@ -196,33 +232,39 @@ async fn run_maven(directory: &Path, lib: &Path) -> Result<(), Failure> {
         .kill_on_drop(true)
         .output()
         .await
-        .doing(|| "run mvn, to fetch Cassandra's jars (Debian's package is `maven`)")?;
+        .doing(|| "run mvn, to fetch jars (Debian's package is `maven`)")?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stdout);
     Err(Failure::new(format!(
-        "Maven could not fetch Cassandra {CASSANDRA_VERSION} ({}); the first run needs the network:\n{}",
+        "Maven could not fetch {} ({}); the first run needs the network:\n{}",
+        artifacts.name(),
         output.status,
         tail(&said, 15)
     )))
 }
 
-fn pom_text() -> String {
+fn pom_text(artifacts: &Artifacts) -> String {
+    let dependency = |(group, artifact, version): &(&str, &str, &str)| {
+        format!(
+            "    <dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>\
+             <version>{version}</version></dependency>\n"
+        )
+    };
+    let wanted: String = artifacts.wanted.iter().map(dependency).collect();
+    let managed: String = artifacts.managed.iter().map(dependency).collect();
     format!(
         r#"<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>cassy.test</groupId>
-  <artifactId>cassandra-runtime</artifactId>
+  <artifactId>runtime</artifactId>
   <version>1</version>
   <packaging>pom</packaging>
+  <dependencyManagement><dependencies>
+{managed}  </dependencies></dependencyManagement>
   <dependencies>
-    <dependency>
-      <groupId>org.apache.cassandra</groupId>
-      <artifactId>cassandra-all</artifactId>
-      <version>{CASSANDRA_VERSION}</version>
-    </dependency>
-  </dependencies>
+{wanted}  </dependencies>
 </project>
 "#
     )

@@ -21,6 +21,7 @@ use std::time::Duration;
 use cassy_agent_protocol::Instance;
 use cassy_pause::proto::admin_server::AdminServer;
 use cassy_pause::{PauseClient, TcpDial, Unpaused};
+use cassy_testkit::{Probe, catch};
 use futures::StreamExt;
 use futures::future::join_all;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -121,9 +122,11 @@ async fn no_request_is_dropped_or_refused_over_hundreds_of_pauses() {
     for number in 1..=PAUSES {
         // Some requests go through before it is paused again.
         let before = pausable.counter.value();
-        while pausable.counter.value() < before + CLIENTS as u64 {
-            sleep(Duration::from_millis(1)).await;
-        }
+        let enough = catch("requests go through", WITHIN, async || match pausable.counter.value() - before {
+            through if through >= CLIENTS as u64 => Probe::Ready(()),
+            through => Probe::NotYet(format!("{through} requests")),
+        });
+        enough.await.unwrap();
         if number % GIVEN_UP == 0 {
             // One request stays under way, so that this Pause cannot be answered.
             let pass = pausable.gate.enter().await;

@@ -32,4 +32,16 @@ pub struct GuardOrder {
     pub deadline_ms: u64,
     /// How long it tries from then on, in milliseconds, as long as one has not acknowledged.
     pub give_up_ms: u64,
+    /// How to speak to them: by TLS, or plain without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsTrust>,
+}
+
+/// Whose certificates are believed. No key is among it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsTrust {
+    /// The certificates of the authorities, each in base64 of DER.
+    pub authorities: Vec<String>,
+    /// Whom the certificates of the instances are for, where it is not the instance's host.
+    pub server_name: Option<String>,
 }

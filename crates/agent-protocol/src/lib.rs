@@ -12,7 +12,7 @@ pub mod relay;
 mod tag;
 
 pub use frame::{FrameDecoder, FrameError, PREAMBLE};
-pub use guard::{GuardOrder, Instance};
+pub use guard::{GuardOrder, Instance, TlsTrust};
 pub use message::*;
 pub use relay::{Piece, RelayEnd, RelayFrame};
 pub use tag::{ForeignTag, SnapshotTag};

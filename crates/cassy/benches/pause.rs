@@ -51,7 +51,7 @@ async fn service(directory: &Path, dns: &DnsServer) -> Arc<Service> {
         store: cassy_store::open(&StoreAccess { location: location.clone() }).unwrap(),
         grant: StoreGrant { location },
         access: Arc::new(Nodes(Arc::new(Ring::new(NODES, TABLES, SNAPSHOT)))),
-        applications: Arc::new(RealApplications::new(Some(SERVICE.to_owned()), server)),
+        applications: Arc::new(RealApplications::new(Some(SERVICE.to_owned()), server, None)),
         longest_pause: Duration::from_secs(30),
         clock: Arc::new(SystemClock),
         cassandra_yaml: None,

@@ -1,6 +1,6 @@
 //! The command line. `cassy-server` is another name of the same binary, as Java Cassy calls it.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ Examples:
   cassy unpause --config conf/cassy.properties
       All instances that the SRV record names.
   cassy unpause --instance 10.0.0.7:60053 --instance app2.example.com:60053
-      These alone.
+      These alone; with --tls-ca /etc/cassy/ca.pem where they speak TLS.
 
 Exit codes: 0 when every instance has acknowledged that it goes on, 1 otherwise.";
 
@@ -72,9 +72,9 @@ pub(crate) struct ServerArguments {
 }
 
 /// Who is to go on.
-#[derive(Debug, PartialEq, Eq, Args)]
-#[command(after_help = UNPAUSE_EXAMPLES)]
-#[group(required = true, multiple = true)]
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+#[command(after_help = UNPAUSE_EXAMPLES, group = ArgGroup::new("whom").args(["config", "instance"]).required(true).multiple(true))]
+#[group(skip)]
 pub(crate) struct UnpauseArguments {
     /// The server's configuration: its srv_service_url names the instances, its metadata database those that were paused.
     #[arg(long, value_name = "FILE")]
@@ -82,6 +82,13 @@ pub(crate) struct UnpauseArguments {
     /// An instance, instead of those that the SRV record names. May be repeated.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) instance: Vec<String>,
+    /// Speak TLS to the instances, and believe the authorities whose certificates (PEM) are in this file. Without it the
+    /// configuration says how they are spoken to; without one, it is plain gRPC.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_ca: Option<String>,
+    /// Whom the instances' certificates are for, when it is not the HOST.
+    #[arg(long, value_name = "NAME", requires = "tls_ca")]
+    pub(crate) tls_server_name: Option<String>,
 }
 
 /// What these arguments, with the program's name before them, ask for. Help and version are errors too, with
@@ -170,8 +177,17 @@ mod tests {
     fn who_is_to_go_on_is_named() {
         let line = ["cassy", "unpause", "--instance", "a:1", "--instance", "[::1]:2"];
         let instance = vec!["a:1".to_owned(), "[::1]:2".to_owned()];
-        assert_eq!(parsed(&line).unwrap(), Command::Unpause(UnpauseArguments { config: None, instance }));
-        assert_eq!(exit_code(&parsed(&["cassy", "unpause"]).unwrap_err()), EXIT_USAGE);
+        assert_eq!(
+            parsed(&line).unwrap(),
+            Command::Unpause(UnpauseArguments { instance, ..UnpauseArguments::default() })
+        );
+        for line in [
+            &["cassy", "unpause"][..],
+            &["cassy", "unpause", "--tls-ca", "ca.pem"],
+            &["cassy", "unpause", "--instance", "a:1", "--tls-server-name", "a"],
+        ] {
+            assert_eq!(exit_code(&parsed(line).unwrap_err()), EXIT_USAGE, "{line:?}");
+        }
         assert_eq!(parsed(&["cassy", "guard"]).unwrap(), Command::Guard);
     }
 

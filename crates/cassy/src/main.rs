@@ -42,8 +42,16 @@ fn start_server(arguments: &ServerArguments) -> ExitCode {
 
 /// The configuration is only looked at when it is named.
 fn unpause(arguments: &UnpauseArguments) -> ExitCode {
+    let trusted = |path: &String| config::trusted(path, None, arguments.tls_server_name.as_deref());
+    let tls = match arguments.tls_ca.as_ref().map(trusted).transpose() {
+        Ok(tls) => tls,
+        Err(expected) => {
+            eprintln!("error: --tls-ca: {expected}");
+            return ExitCode::from(cli::EXIT_USAGE);
+        }
+    };
     match arguments.config.as_deref().map(load).transpose() {
-        Ok(loaded) => unpause::run(loaded.map(|loaded| loaded.config).as_ref(), arguments),
+        Ok(loaded) => unpause::run(loaded.map(|loaded| loaded.config).as_ref(), arguments, tls),
         Err(error) => wrong(&error),
     }
 }

@@ -8,7 +8,7 @@ use cassy_agent_protocol::Instance;
 use cassy_catalog::Catalog;
 use cassy_control::applications::Applications;
 use cassy_control::{chain, left_paused};
-use cassy_pause::Unpaused;
+use cassy_pause::{Tls, Unpaused};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
@@ -24,22 +24,23 @@ const DATABASE_LIMIT: Duration = Duration::from_secs(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Unpauses those that are named, or whom the SRV record names; succeeds when all have acknowledged it.
-pub(crate) fn run(config: Option<&ServerConfig>, arguments: &UnpauseArguments) -> ExitCode {
+pub(crate) fn run(config: Option<&ServerConfig>, arguments: &UnpauseArguments, tls: Option<Tls>) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
     let late = config.map_or(LONGEST_PAUSE, |config| config.max_pause) + Duration::from_secs(1);
+    let tls = tls.or_else(|| config?.applications_tls.clone());
     runtime.block_on(async {
         let (instances, applications) = match config.filter(|_| arguments.instance.is_empty()) {
             None => {
                 let named = resolved(&arguments.instance).await;
                 let named = named.map(|instances| Known { instances, may_be_more: false });
-                (named, RealApplications::new(None, None))
+                (named, RealApplications::new(None, None, tls))
             }
             Some(config) => {
                 let (service, server) = (config.srv_service_url.clone(), config.dns_server.clone());
-                let applications = RealApplications::new(service, server);
+                let applications = RealApplications::new(service, server, tls);
                 (known(config, &applications).await, applications)
             }
         };

@@ -35,6 +35,7 @@ fn order(instance: &Instance, deadline_ms: u64) -> GuardOrder {
         instances: vec![instance.clone()],
         deadline_ms,
         give_up_ms: 10_000,
+        tls: None,
     }
 }
 
@@ -93,7 +94,9 @@ async fn what_a_guard_cannot_reach_is_named() -> Result<(), Failure> {
     let (application, instance) = paused("127.0.0.1:0").await?;
     application.stop().await;
     let guard = start_guard(Path::new(BINARY), &order(&instance, LONG), Stdio::null()).await.unwrap();
-    assert_eq!(guard.unreachable(), [instance]);
+    let [out_of_reach] = guard.unreachable() else { panic!("{:?}", guard.unreachable()) };
+    assert_eq!(out_of_reach.instance, instance);
+    assert!(out_of_reach.reason.contains("refused"), "{out_of_reach}");
     guard.release().await.unwrap();
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cassy_agent_protocol::{GuardOrder, Instance};
+use cassy_agent_protocol::{GuardOrder, Instance, TlsTrust};
 use tokio::time::Instant;
 
 use crate::job::Failure;
@@ -14,6 +14,10 @@ use crate::job::Failure;
 pub trait Applications: Send + Sync + 'static {
     /// The SRV record that names the instances (`srv_service_url`); `None` when none is configured.
     fn service(&self) -> Option<&str>;
+    /// How a guard is sure of whom it speaks to; `None` where no TLS is spoken.
+    fn tls(&self) -> Option<&TlsTrust> {
+        None
+    }
     /// Whom the SRV record names at this moment, each address of a target by itself; in order, none twice, never
     /// empty.
     async fn find(&self) -> Result<Vec<Instance>, Failure>;

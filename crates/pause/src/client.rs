@@ -7,10 +7,11 @@ use cassy_agent_protocol::Instance;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use crate::admin::Connection;
+use crate::admin::{Connection, Way};
 use crate::dial::Dial;
 use crate::error::InstanceError;
 use crate::pausing::Pausing;
+use crate::tls::Tls;
 use crate::unpausing::{Unpaused, Unpausing};
 
 /// For a connection: an instance that takes longer is out of reach.
@@ -19,19 +20,25 @@ pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Pauses and unpauses instances. Clones share what they dial with.
 #[derive(Clone)]
 pub struct PauseClient {
-    dial: Arc<dyn Dial>,
+    way: Way,
 }
 
 impl PauseClient {
     /// A client whose connections are dialled by this.
     pub fn new(dial: impl Dial) -> Self {
-        Self { dial: Arc::new(dial) }
+        Self { way: Way { dial: Arc::new(dial), tls: None } }
+    }
+
+    /// The same, by TLS on each connection.
+    #[must_use]
+    pub fn over_tls(&self, tls: Tls) -> Self {
+        Self { way: Way { dial: Arc::clone(&self.way.dial), tls: Some(tls) } }
     }
 
     /// Asks all at once to pause; ends when each has answered, or `within` has passed. Each may take somewhat less than
     /// what is left of it for its requests under way.
     pub async fn pause(&self, instances: &[Instance], within: Duration) -> Pausing {
-        Pausing::begin(Arc::clone(&self.dial), instances, Instant::now() + within).await
+        Pausing::begin(self.way.clone(), instances, Instant::now() + within).await
     }
 
     /// Unpauses all at once, again and again, until each has acknowledged it or `within` has passed; what came of each,
@@ -47,7 +54,7 @@ impl PauseClient {
     ) -> Vec<Result<Unpaused, InstanceError>> {
         let now = Instant::now();
         let unpausing = |instance| Unpausing {
-            dial: self.dial.as_ref(),
+            way: &self.way,
             instance,
             connection: None,
             late_until: now + late,
@@ -60,7 +67,7 @@ impl PauseClient {
     pub async fn unreachable(&self, instances: &[Instance], within: Duration) -> Vec<InstanceError> {
         let deadline = Instant::now() + within;
         let reach = async |instance: &Instance| {
-            let opened = Connection::open(self.dial.as_ref(), instance, deadline).await;
+            let opened = Connection::open(&self.way, instance, deadline).await;
             opened.err().map(|problem| InstanceError::new(instance, problem))
         };
         join_all(instances.iter().map(reach)).await.into_iter().flatten().collect()

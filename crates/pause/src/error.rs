@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cassy_agent_protocol::Instance;
-use tonic::{Code, Status};
+use tonic::Code;
+
+use crate::grpc::CallError;
+use crate::tls::TlsError;
 
 /// Characters of an instance's own words, and of a reason, that are repeated.
 const SHOWN: usize = 300;
@@ -64,6 +67,17 @@ pub enum Problem {
     /// No connection came about. Nothing was asked.
     #[error("cannot be connected to")]
     Unreachable(#[source] Arc<io::Error>),
+    /// No TLS came about. Nothing was asked.
+    #[error("cannot be connected to by TLS")]
+    Tls(#[from] TlsError),
+    /// Something else listens there. Nothing was asked.
+    #[error("does not speak HTTP/2: {reason}")]
+    NotHttp2 {
+        /// Why it cannot be.
+        reason: String,
+        /// Nothing was said: it may just be ending.
+        cut: bool,
+    },
     /// The connection was lost before the answer came. The call may take effect all the same.
     #[error("the connection broke during {call}: {reason}")]
     Broken {
@@ -110,10 +124,12 @@ impl Problem {
     }
 
     /// What a call that did not succeed means.
-    pub(crate) fn of_status(call: Call, status: &Status) -> Self {
-        match is_answer(status) {
-            true => Self::Refused { call, code: status.code(), message: shown(status.message()) },
-            false => Self::Broken { call, reason: reason(status) },
+    pub(crate) fn of_call(call: Call, error: &CallError) -> Self {
+        match error {
+            CallError::Status { code, message } => {
+                Self::Refused { call, code: *code, message: shown(message) }
+            }
+            CallError::Lost(reason) => Self::Broken { call, reason: shown(reason) },
         }
     }
 
@@ -126,7 +142,9 @@ impl Problem {
             | Self::TimedOut { .. }
             | Self::GivenUp
             | Self::MayStillPause { .. } => true,
+            Self::Tls(error) => error.is_unavailable(),
             Self::Refused { code, .. } => *code == Code::Unavailable,
+            Self::NotHttp2 { cut, .. } => *cut,
             Self::GateOpen => false,
         }
     }
@@ -136,7 +154,7 @@ impl Problem {
     /// A status that a proxy may have made up, when it gave up waiting, settles nothing.
     pub(crate) fn is_settled(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::GateOpen => true,
+            Self::Unreachable(_) | Self::Tls(_) | Self::NotHttp2 { .. } | Self::GateOpen => true,
             Self::Refused { code, .. } => {
                 !matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
             }
@@ -149,12 +167,15 @@ impl Problem {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => {
-                "Look whether the application runs there and listens on this port, and whether the SRV record is right."
+                "Look whether the application runs there and listens on this port, whether the SRV record is right, and \
+                 whether srv_service_tls says what the port speaks."
             }
-            Self::Broken { .. } => {
-                "Look into the application's log: it may have ended or been restarted. What listens there has to be the \
-                 service rpc.Admin, by gRPC without TLS."
+            Self::Tls(error) => error.hint(),
+            Self::NotHttp2 { .. } => {
+                "The port of an SRV record is that of the service rpc.Admin, by gRPC: look what listens there. If it \
+                 speaks TLS, set srv_service_tls to true."
             }
+            Self::Broken { .. } => "Look into the application's log: it may have ended or been restarted.",
             Self::TimedOut { call: Call::Pause, .. } => {
                 "Its requests under way did not end in time, or it hangs: look into the application's log, or raise \
                  max_pause_ms."
@@ -173,27 +194,12 @@ impl Problem {
     }
 }
 
-/// Whether the status came over the wire. What tonic makes up itself, when a connection fails, has a source.
-fn is_answer(status: &Status) -> bool {
-    status.source().is_none()
-}
-
-fn reason(status: &Status) -> String {
-    match status.source() {
-        Some(cause) => shown(&chain(cause)),
-        None => shown(status.message()),
-    }
-}
-
-/// The error with its causes; those that only repeat it are left out.
+/// The error with its causes.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
+        text = format!("{text}: {inner}");
         cause = inner.source();
     }
     text
@@ -220,11 +226,11 @@ mod tests {
 
     #[test]
     fn a_no_of_the_application_settles_it_and_one_of_a_proxy_does_not() {
-        let refused = |code| Problem::of_status(Call::Pause, &Status::new(code, "no"));
+        let refused =
+            |code| Problem::of_call(Call::Pause, &CallError::Status { code, message: "no".to_owned() });
         assert!(refused(Code::FailedPrecondition).is_settled() && refused(Code::Internal).is_settled());
         assert!(!refused(Code::Unavailable).is_settled() && !refused(Code::DeadlineExceeded).is_settled());
-        let broken = Status::from_error(Box::new(io::Error::other("reset")));
-        let broken = Problem::of_status(Call::Pause, &broken);
+        let broken = Problem::of_call(Call::Pause, &CallError::Lost("reset".to_owned()));
         assert!(!broken.is_settled() && broken.is_unavailable());
         assert_eq!(broken.to_string(), "the connection broke during Pause: reset");
     }

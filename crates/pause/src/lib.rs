@@ -2,7 +2,7 @@
 //! and unpaused whatever happens.
 //!
 //! An instance is a gRPC endpoint with the service `rpc.Admin` (`proto/admin.proto`). [`PauseClient`] pauses and
-//! unpauses many at once, over whatever a [`Dial`] connects. Nothing here knows backups, jobs or the database.
+//! unpauses many at once, over whatever a [`Dial`] connects, by [`Tls`] or plain. Nothing here knows backups, jobs or the database.
 //!
 //! The instances are those that an SRV record names ([`find_instances`], [`Dns`]).
 //!
@@ -17,21 +17,26 @@ mod client;
 mod dial;
 mod dns;
 mod error;
+mod grpc;
 mod guard;
 mod pausing;
 mod resolve;
+mod tls;
 mod unpausing;
 
 pub use client::PauseClient;
 pub use dial::{ByteStream, Dial, TcpDial};
 pub use dns::Dns;
 pub use error::{Call, InstanceError, Problem};
-pub use guard::{Alarm, GuardHandle, GuardStartError, OrderError, Relief, stand_guard, start_guard};
+pub use guard::{
+    Alarm, GuardHandle, GuardStartError, OrderError, OutOfReach, Relief, stand_guard, start_guard,
+};
 pub use pausing::Pausing;
 pub use resolve::{Resolve, ResolveError, find_instances};
+pub use tls::{Tls, TlsError, TlsTrustError};
 pub use unpausing::Unpaused;
 
-/// The wire types, the client and the server that are generated from `proto/admin.proto`. The server is for those who
+/// The wire types and the server that are generated from `proto/admin.proto`. The server is for those who
 /// stand in for an application.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 pub mod proto {

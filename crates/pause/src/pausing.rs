@@ -1,7 +1,6 @@
 //! A pause of many instances: asked for, confirmed, checked, ended.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cassy_agent_protocol::Instance;
@@ -10,9 +9,8 @@ use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
-use crate::admin::{Connection, Standing};
+use crate::admin::{Connection, Standing, Way};
 use crate::client::CONNECT_LIMIT;
-use crate::dial::Dial;
 use crate::error::{InstanceError, Problem};
 use crate::unpausing::{Unpaused, Unpausing};
 
@@ -26,7 +24,7 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// Instances that were asked to pause. The connections are open as long as this lives.
 pub struct Pausing {
-    dial: Arc<dyn Dial>,
+    way: Way,
     asked_at: Instant,
     members: Vec<Member>,
 }
@@ -52,10 +50,10 @@ struct Confirmed {
 impl Pausing {
     /// First the connections: nobody is asked before all are open. The first failure ends it, so that nobody stays
     /// paused for the sake of those that have not answered yet.
-    pub(crate) async fn begin(dial: Arc<dyn Dial>, instances: &[Instance], deadline: Instant) -> Self {
+    pub(crate) async fn begin(way: Way, instances: &[Instance], deadline: Instant) -> Self {
         let begun = Instant::now();
         let limit = deadline.min(begun + CONNECT_LIMIT);
-        let opened = instances.iter().map(|instance| Connection::open(dial.as_ref(), instance, limit));
+        let opened = instances.iter().map(|instance| Connection::open(&way, instance, limit));
         let opened = join_all(opened).await;
         let is_open = opened.iter().all(Result::is_ok);
         let members = instances.iter().zip(opened).map(|(instance, opened)| {
@@ -66,7 +64,7 @@ impl Pausing {
             // Of those that are not asked nothing can come late.
             Member { instance: instance.clone(), connection, late_until: begun, outcome: Err(problem) }
         });
-        let mut pausing = Self { dial, asked_at: begun, members: members.collect() };
+        let mut pausing = Self { way, asked_at: begun, members: members.collect() };
         if is_open {
             pausing.ask(deadline).await;
         } else {
@@ -156,7 +154,7 @@ impl Pausing {
     async fn unpause_one(&self, member: &Member, deadline: Instant) -> Result<Unpaused, InstanceError> {
         let Some(connection) = &member.connection else { return Ok(Unpaused::NeverAsked) };
         let unpausing = Unpausing {
-            dial: self.dial.as_ref(),
+            way: &self.way,
             instance: &member.instance,
             connection: Some(connection.clone()),
             late_until: member.late_until,

@@ -18,10 +18,9 @@ use std::time::Duration;
 use cassy_agent_protocol::Instance;
 use tokio::time::{Instant, sleep_until};
 
-use crate::admin::Connection;
+use crate::admin::{Connection, Way};
 use crate::backoff::Backoff;
 use crate::client::CONNECT_LIMIT;
-use crate::dial::Dial;
 use crate::error::{InstanceError, Problem};
 use crate::pausing::LATE;
 
@@ -45,7 +44,7 @@ pub enum Unpaused {
 
 /// One instance that is being unpaused.
 pub(crate) struct Unpausing<'a> {
-    pub(crate) dial: &'a dyn Dial,
+    pub(crate) way: &'a Way,
     pub(crate) instance: &'a Instance,
     /// The way to try first.
     pub(crate) connection: Option<Connection>,
@@ -95,7 +94,7 @@ impl Unpausing<'_> {
     async fn attempt(&mut self) -> Result<(), Problem> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(self.dial, self.instance, self.limit(CONNECT_LIMIT)).await?,
+            None => Connection::open(self.way, self.instance, self.limit(CONNECT_LIMIT)).await?,
         };
         let unpaused = connection.unpause(self.limit(CALL_LIMIT) - Instant::now()).await;
         if matches!(unpaused, Ok(()) | Err(Problem::Refused { .. })) {

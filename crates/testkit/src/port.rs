@@ -10,7 +10,7 @@ use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
-use crate::runtime::cache_directory;
+use crate::jars::cache_directory;
 use crate::{Doing, Failure};
 
 const LOWEST: u16 = 12_000;

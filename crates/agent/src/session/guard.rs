@@ -26,7 +26,7 @@ impl Guard {
             let out_of_reach = guard.unreachable();
             let named: Vec<_> = out_of_reach.iter().take(NAMED).map(ToString::to_string).collect();
             let message =
-                format!("{} instances cannot be reached from here: {}", out_of_reach.len(), named.join(", "));
+                format!("{} instances cannot be reached from here: {}", out_of_reach.len(), named.join("; "));
             if let Err(error) = guard.release().await {
                 tracing::warn!(%error, "the guard was not released");
             }

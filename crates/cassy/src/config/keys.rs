@@ -1,6 +1,7 @@
 //! The keys of the configuration file: what each is called, and how a value is judged.
 
 use cassy_catalog::{MetadataUrl, OpenError};
+use cassy_pause::Tls;
 use cassy_store::StoreLocation;
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -24,12 +25,15 @@ pub(crate) const STORAGE_BASE_URI: &str = "storage_base_uri";
 pub(crate) const STORAGE_TYPE: &str = "storage_type";
 pub(crate) const METADATA_DB_URL: &str = "metadata_db_url";
 pub(crate) const SRV_SERVICE_URL: &str = "srv_service_url";
+pub(crate) const SRV_SERVICE_TLS: &str = "srv_service_tls";
+pub(crate) const SRV_SERVICE_TLS_CA_PATH: &str = "srv_service_tls_ca_path";
+pub(crate) const SRV_SERVICE_TLS_SERVER_NAME: &str = "srv_service_tls_server_name";
 pub(crate) const DNS_SERVER: &str = "dns_server";
 pub(crate) const MAX_PAUSE_MS: &str = "max_pause_ms";
 pub(crate) const CASSANDRA_YAML: &str = "cassandra_yaml";
 
 /// All of them, without the prefix.
-pub(crate) const ALL: [&str; 17] = [
+pub(crate) const ALL: [&str; 20] = [
     PORT,
     LISTEN_ADDRESS,
     JMX_PORT,
@@ -44,6 +48,9 @@ pub(crate) const ALL: [&str; 17] = [
     STORAGE_TYPE,
     METADATA_DB_URL,
     SRV_SERVICE_URL,
+    SRV_SERVICE_TLS,
+    SRV_SERVICE_TLS_CA_PATH,
+    SRV_SERVICE_TLS_SERVER_NAME,
     DNS_SERVER,
     MAX_PAUSE_MS,
     CASSANDRA_YAML,
@@ -119,6 +126,13 @@ pub(crate) fn srv_name(value: &str) -> Result<String, Expected> {
         return Err("expected the name of an SRV record, such as _app._tcp.example.com".to_owned());
     }
     Ok(value.to_owned())
+}
+
+/// Whom a certificate is for.
+pub(crate) fn certified_name(value: &str) -> Result<String, Expected> {
+    let expected =
+        |_odd| "expected the name or the address of a host, as it is in its certificate".to_owned();
+    Tls::check_name(value).map(|()| value.to_owned()).map_err(expected)
 }
 
 /// A host or an address, and a port: `10.0.0.2:53`, `dns.example.com:53`, `[2001:db8::53]:53`.

@@ -14,6 +14,7 @@ mod words;
 pub(crate) use problems::{ConfigError, Problem};
 
 use cassy_catalog::MetadataUrl;
+use cassy_pause::Tls;
 use cassy_ssh::SshError;
 use cassy_store::StoreLocation;
 use settings::Settings;
@@ -26,6 +27,9 @@ use std::time::Duration;
 
 /// A configuration file is not larger than this.
 const LIMIT_BYTES: u64 = 1 << 20;
+
+/// A file of certificates neither; all of it goes to the guards.
+const CERTIFICATES_LIMIT_BYTES: u64 = 1 << 20;
 
 /// What the server is told by its configuration file. Every value is checked, every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub(crate) struct ServerConfig {
     pub(crate) metadata_db: MetadataUrl,
     /// The SRV record of the applications that are paused for a cluster-wide backup.
     pub(crate) srv_service_url: Option<String>,
+    /// TLS to them; plain gRPC without it.
+    pub(crate) applications_tls: Option<Tls>,
     /// Host and port of the DNS server that knows it; the system's own when there is none.
     pub(crate) dns_server: Option<String>,
     /// The longest time for which the applications are paused.
@@ -79,7 +85,8 @@ pub(crate) struct Loaded {
 /// Reads and checks the file. `home` is the home directory of the user who runs the server.
 pub(crate) fn load(path: &Path, home: Option<&Path>) -> Result<Loaded, ConfigError> {
     let file: String = path.display().to_string().chars().flat_map(keys::escaped).collect();
-    let bytes = read(path).map_err(|source| ConfigError::Unreadable { file: file.clone(), source })?;
+    let bytes =
+        read(path, LIMIT_BYTES).map_err(|source| ConfigError::Unreadable { file: file.clone(), source })?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LIMIT_BYTES {
         return Err(ConfigError::TooLarge { file, limit_bytes: LIMIT_BYTES });
     }
@@ -90,9 +97,10 @@ pub(crate) fn load(path: &Path, home: Option<&Path>) -> Result<Loaded, ConfigErr
     settings.finish(config)
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+/// One byte more than the limit at most.
+fn read(path: &Path, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(LIMIT_BYTES + 1).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(limit_bytes + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -108,6 +116,7 @@ fn server_config(settings: &mut Settings<'_>, home: Option<&Path>) -> Option<Ser
     let default_db = MetadataUrl::SqliteFile(PathBuf::from("cassy.db"));
     let metadata_db = settings.or_default(keys::METADATA_DB_URL, keys::metadata_url, default_db);
     let srv_service_url = settings.optional(keys::SRV_SERVICE_URL, keys::srv_name);
+    let applications_tls = applications_tls(settings, home);
     let dns_server = settings.optional(keys::DNS_SERVER, keys::host_and_port);
     let max_pause = settings.or_default(keys::MAX_PAUSE_MS, keys::pause_ms, Duration::from_secs(30));
     let cassandra_yaml = settings.optional(keys::CASSANDRA_YAML, keys::path_on_nodes);
@@ -120,6 +129,7 @@ fn server_config(settings: &mut Settings<'_>, home: Option<&Path>) -> Option<Ser
         store: store?,
         metadata_db: metadata_db?,
         srv_service_url: srv_service_url?,
+        applications_tls: applications_tls?,
         dns_server: dns_server?,
         max_pause: max_pause?,
         cassandra_yaml: cassandra_yaml?,
@@ -168,6 +178,37 @@ fn known_hosts_path(
         return None;
     }
     Some(path)
+}
+
+/// Outer `None`: there is a problem. Inner `None`: plain gRPC.
+fn applications_tls(settings: &mut Settings<'_>, home: Option<&Path>) -> Option<Option<Tls>> {
+    let wanted = settings.or_default(keys::SRV_SERVICE_TLS, keys::flag, false);
+    let name = settings.optional(keys::SRV_SERVICE_TLS_SERVER_NAME, keys::certified_name);
+    if wanted? {
+        let missing = "expected a file with the certificates of the authorities that sign those of the applications, \
+                       in PEM, such as /etc/ssl/certs/ca-certificates.crt";
+        let judge = |value: &str| trusted(value, home, name.clone().flatten().as_deref());
+        let tls = settings.required(keys::SRV_SERVICE_TLS_CA_PATH, missing, judge);
+        return name.and(tls).map(Some);
+    }
+    let useless = [keys::SRV_SERVICE_TLS_CA_PATH, keys::SRV_SERVICE_TLS_SERVER_NAME];
+    let useless: Vec<_> = useless.into_iter().filter(|key| settings.raw(key).is_some()).collect();
+    for key in &useless {
+        settings
+            .refuse(key, "is of no use without srv_service_tls: expected that to be true, or nothing here");
+    }
+    useless.is_empty().then_some(None)
+}
+
+/// Whose certificates are believed.
+pub(crate) fn trusted(value: &str, home: Option<&Path>, name: Option<&str>) -> Result<Tls, keys::Expected> {
+    let path = readable_file(value, home)?;
+    let bytes = read(&path, CERTIFICATES_LIMIT_BYTES);
+    let bytes = bytes.map_err(|error| format!("expected a readable file: {error}"))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > CERTIFICATES_LIMIT_BYTES {
+        return Err(format!("expected a file of at most {CERTIFICATES_LIMIT_BYTES} bytes"));
+    }
+    Tls::of_pem(&bytes, name).map_err(|error| format!("expected certificates in PEM: {error}"))
 }
 
 /// The URI tells the kind of store; `storage_type` may only agree.
@@ -246,6 +287,11 @@ impl fmt::Display for ServerConfig {
         write!(out, "agent first in {}, store {}, ", or_none(&self.slave_command_path), self.store)?;
         write!(out, "metadata {}, ", self.metadata_db)?;
         write!(out, "SRV record {}, ", self.srv_service_url.as_deref().unwrap_or("none"))?;
+        if let Some(tls) = &self.applications_tls {
+            let trust = tls.trust();
+            let named = trust.server_name.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
+            write!(out, "TLS to its instances{named} by {} authorities, ", trust.authorities.len())?;
+        }
         write!(out, "DNS server {}, ", self.dns_server.as_deref().unwrap_or("the system's"))?;
         write!(out, "pauses of at most {} ms, ", self.max_pause.as_millis())?;
         write!(out, "cassandra.yaml {}", or_none(&self.cassandra_yaml))

@@ -413,3 +413,53 @@ fn the_shipped_file_mentions_every_key() {
     let loaded_with_defaults = load_text(dir.path(), &with_defaults).unwrap();
     assert_eq!(loaded_with_defaults.config, loaded.config);
 }
+
+#[test]
+fn tls_to_the_applications() {
+    let dir = directory();
+    let authority = cassy_testkit::certificates::Authority::new().unwrap();
+    std::fs::write(dir.path().join("ca.pem"), authority.pem().repeat(2)).unwrap();
+    std::fs::write(dir.path().join("none.pem"), "no certificate\n").unwrap();
+    let required = "scalar.cassy.server.ssh_user=foo\nscalar.cassy.server.ssh_private_key_path=DIR/key\n\
+                    scalar.cassy.server.storage_base_uri=file:///mnt/backups\n";
+    let check = |text: &str, expected| {
+        let text = text.replace("TLS", "scalar.cassy.server.srv_service_tls");
+        check_in(dir.path(), &format!("{required}{text}"), expected);
+    };
+    check(
+        "TLS=true\nTLS_ca_path=DIR/ca.pem\n",
+        expect![
+            "gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, TLS to its instances by 2 authorities, DNS server the system's, pauses of at most 30000 ms, cassandra.yaml none"
+        ],
+    );
+    check(
+        "TLS=true\nTLS_ca_path=DIR/ca.pem\nTLS_server_name=app.example.com\n",
+        expect![
+            "gRPC on 0.0.0.0 port 20051, JMX port 7199, SSH as foo port 22 with DIR/key, known hosts /home/me/.ssh/known_hosts (strict: false), agent first in none, store file:///mnt/backups, metadata jdbc:sqlite:cassy.db, SRV record none, TLS to its instances as app.example.com by 2 authorities, DNS server the system's, pauses of at most 30000 ms, cassandra.yaml none"
+        ],
+    );
+    check(
+        "TLS=true\n",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.srv_service_tls_ca_path: required, but not set: expected a file with the certificates of the authorities that sign those of the applications, in PEM, such as /etc/ssl/certs/ca-certificates.crt"
+        ],
+    );
+    check(
+        "TLS=true\nTLS_ca_path=DIR/none.pem\nTLS_server_name=a b\n",
+        expect![[r#"
+        error: DIR/cassy.properties: scalar.cassy.server.srv_service_tls_server_name = a b: expected the name or the address of a host, as it is in its certificate
+        error: DIR/cassy.properties: scalar.cassy.server.srv_service_tls_ca_path = DIR/none.pem: expected certificates in PEM: there is no certificate in it (-----BEGIN CERTIFICATE-----)"#]],
+    );
+    check(
+        "TLS=true\nTLS_ca_path=DIR/absent.pem\n",
+        expect![
+            "error: DIR/cassy.properties: scalar.cassy.server.srv_service_tls_ca_path = DIR/absent.pem: expected a readable file: No such file or directory (os error 2)"
+        ],
+    );
+    check(
+        "TLS_ca_path=DIR/ca.pem\nTLS_server_name=app.example.com\n",
+        expect![[r#"
+        error: DIR/cassy.properties: scalar.cassy.server.srv_service_tls_ca_path = DIR/ca.pem: is of no use without srv_service_tls: expected that to be true, or nothing here
+        error: DIR/cassy.properties: scalar.cassy.server.srv_service_tls_server_name = app.example.com: is of no use without srv_service_tls: expected that to be true, or nothing here"#]],
+    );
+}

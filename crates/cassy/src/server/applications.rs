@@ -5,13 +5,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cassy_agent_protocol::{GuardOrder, Instance};
+use cassy_agent_protocol::{GuardOrder, Instance, TlsTrust};
 use cassy_api::refused_address;
 use cassy_control::applications::{Applications, Guard, InstanceFailure, Pause};
 use cassy_control::chain;
 use cassy_control::job::Failure;
 use cassy_pause::{
-    Dns, GuardHandle, InstanceError, PauseClient, Pausing, TcpDial, find_instances, start_guard,
+    Dns, GuardHandle, InstanceError, PauseClient, Pausing, TcpDial, Tls, find_instances, start_guard,
 };
 use tokio::net::lookup_host;
 use tokio::time::{Instant, timeout};
@@ -28,11 +28,14 @@ pub(crate) struct RealApplications {
     /// Host and port.
     dns_server: Option<String>,
     client: PauseClient,
+    tls: Option<Tls>,
 }
 
 impl RealApplications {
-    pub(crate) fn new(service: Option<String>, dns_server: Option<String>) -> Self {
-        Self { service, dns_server, client: PauseClient::new(TcpDial) }
+    pub(crate) fn new(service: Option<String>, dns_server: Option<String>, tls: Option<Tls>) -> Self {
+        let plain = PauseClient::new(TcpDial);
+        let client = tls.clone().map_or(plain.clone(), |tls| plain.over_tls(tls));
+        Self { service, dns_server, client, tls }
     }
 
     pub(crate) fn client(&self) -> &PauseClient {
@@ -44,6 +47,10 @@ impl RealApplications {
 impl Applications for RealApplications {
     fn service(&self) -> Option<&str> {
         self.service.as_deref()
+    }
+
+    fn tls(&self) -> Option<&TlsTrust> {
+        self.tls.as_ref().map(Tls::trust)
     }
 
     async fn find(&self) -> Result<Vec<Instance>, Failure> {
@@ -73,25 +80,21 @@ impl Applications for RealApplications {
             message: format!("no guard could be started, so nobody was paused: {}", chain(&error)),
             hint: Some("a guard is a process of this machine, `cassy guard`: see its limits".to_owned()),
         })?;
-        if guard.unreachable().is_empty() {
+        let Some(first) = guard.unreachable().first() else {
             return Ok(Box::new(Beside(guard)));
-        }
+        };
+        let hint = first.hint.clone();
+        let unavailable = guard.unreachable().iter().all(|one| one.unavailable);
         let named: Vec<_> = guard.unreachable().iter().take(NAMED).map(ToString::to_string).collect();
         let message = format!(
             "{} instances cannot be connected to, so nobody was paused: {}",
             guard.unreachable().len(),
-            named.join(", ")
+            named.join("; ")
         );
         if let Err(error) = guard.release().await {
             tracing::warn!(%error, "the guard was not released");
         }
-        Err(Failure {
-            unavailable: true,
-            message,
-            hint: Some(
-                "look whether they run, and whether the SRV record (srv_service_url) is right".to_owned(),
-            ),
-        })
+        Err(Failure { unavailable, message, hint: Some(hint) })
     }
 
     async fn pause(&self, instances: &[Instance], within: Duration) -> Box<dyn Pause> {

@@ -147,6 +147,7 @@ fn parts(config: &ServerConfig, catalog: &Catalog, epoch: i64) -> Result<Service
         applications: Arc::new(RealApplications::new(
             config.srv_service_url.clone(),
             config.dns_server.clone(),
+            config.applications_tls.clone(),
         )),
         longest_pause: config.max_pause,
         clock: Arc::new(SystemClock),

@@ -9,6 +9,7 @@
 
 mod start;
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::client::PauseClient;
-use crate::error::InstanceError;
+use crate::error::{InstanceError, chain};
 use crate::pausing::LATE;
+use crate::tls::{Tls, TlsTrustError};
 
 pub use start::{GuardHandle, GuardStartError, start_guard};
 
@@ -37,7 +39,39 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Whom an armed guard cannot connect to.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Ready {
-    unreachable: Vec<Instance>,
+    unreachable: Vec<OutOfReach>,
+}
+
+/// One whom a guard cannot connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfReach {
+    /// Who.
+    #[serde(flatten)]
+    pub instance: Instance,
+    /// Why not.
+    pub reason: String,
+    /// What to do.
+    pub hint: String,
+    /// Whether it could not be reached, rather than having been the wrong one.
+    pub unavailable: bool,
+}
+
+impl fmt::Display for OutOfReach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.instance, self.reason)
+    }
+}
+
+impl From<InstanceError> for OutOfReach {
+    fn from(error: InstanceError) -> Self {
+        let InstanceError { instance, problem } = error;
+        Self {
+            instance,
+            reason: chain(&problem),
+            hint: problem.hint().to_owned(),
+            unavailable: problem.is_unavailable(),
+        }
+    }
 }
 
 /// Why a guard unpaused.
@@ -101,6 +135,9 @@ pub enum OrderError {
         /// Which.
         what: &'static str,
     },
+    /// Nobody could be believed.
+    #[error("the order's certificates cannot be used")]
+    Trust(#[source] TlsTrustError),
     /// The pipe is broken.
     #[error("the order cannot be read")]
     Unreadable(#[source] io::Error),
@@ -118,9 +155,13 @@ pub async fn stand_guard(
     say: impl Fn(&str),
 ) -> Result<Relief, OrderError> {
     let order = read_order(&mut input).await?;
+    let client = match order.tls.clone() {
+        Some(trust) => client.over_tls(Tls::of(trust).map_err(OrderError::Trust)?),
+        None => client.clone(),
+    };
     let deadline = Instant::now() + Duration::from_millis(order.deadline_ms);
     let unreachable = client.unreachable(&order.instances, REACH_LIMIT).await;
-    let ready = Ready { unreachable: unreachable.into_iter().map(|error| error.instance).collect() };
+    let ready = Ready { unreachable: unreachable.into_iter().map(OutOfReach::from).collect() };
     announce(&mut output, &ready).await;
     let alarm = tokio::select! {
         alarm = watch(&mut input) => alarm,

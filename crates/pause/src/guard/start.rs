@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use cassy_agent_protocol::{GuardOrder, Instance};
+use cassy_agent_protocol::GuardOrder;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
-use super::{DONE, LINE_LIMIT_BYTES, READY, Ready};
+use super::{DONE, LINE_LIMIT_BYTES, OutOfReach, READY, Ready};
 
 /// From the start to the message that the guard is armed.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 pub struct GuardHandle {
     child: Child,
     pipe: ChildStdin,
-    unreachable: Vec<Instance>,
+    unreachable: Vec<OutOfReach>,
 }
 
 /// Why there is no guard.
@@ -109,7 +109,7 @@ async fn given_up(mut child: Child, error: GuardStartError) -> GuardStartError {
 impl GuardHandle {
     /// Those that the guard could not connect to when it was armed.
     #[must_use]
-    pub fn unreachable(&self) -> &[Instance] {
+    pub fn unreachable(&self) -> &[OutOfReach] {
         &self.unreachable
     }
 

@@ -10,10 +10,12 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, copy_bidirectional, duplex}
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tonic::transport::Server;
 
 use super::gate::Gate;
 use super::service::{Behaviour, Calls, Service, Shared};
+use crate::certificates::Identity;
 use crate::{Doing, Failure};
 
 /// Of a connection in memory.
@@ -34,7 +36,14 @@ struct Process {
     tasks: Tasks,
     /// Each connection is carried by one of these.
     lines: Tasks,
-    address: Option<SocketAddr>,
+    listens: Option<Listens>,
+}
+
+/// Where it does, and how.
+#[derive(Clone)]
+struct Listens {
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
 }
 
 type Tasks = Arc<Mutex<JoinSet<()>>>;
@@ -51,16 +60,26 @@ impl Process {
         let served =
             Server::builder().add_service(AdminServer::new(service)).serve_with_incoming(connections);
         spawn(&tasks, async { served.await.expect("a service in memory does not fail") });
-        Self { gate, incoming, tasks, lines: Tasks::default(), address: None }
+        Self { gate, incoming, tasks, lines: Tasks::default(), listens: None }
     }
 
     /// Takes connections from a listener, too.
-    fn accept(&mut self, listener: TcpListener) {
-        self.address = listener.local_addr().ok();
+    fn accept(&mut self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        self.listens = listener.local_addr().ok().map(|address| Listens { address, tls: tls.clone() });
         let (incoming, lines) = (self.incoming.clone(), Arc::clone(&self.lines));
         spawn(&self.tasks, async move {
             while let Ok((client, _)) = listener.accept().await {
-                carry(client, &incoming, &lines);
+                let incoming = incoming.clone();
+                match &tls {
+                    None => spawn(&lines, carried(client, incoming)),
+                    Some(tls) => {
+                        let handshake = tls.accept(client);
+                        spawn(&lines, async move {
+                            let Ok(client) = handshake.await else { return };
+                            carried(client, incoming).await;
+                        });
+                    }
+                }
             }
         });
     }
@@ -90,18 +109,15 @@ fn abort(tasks: &Tasks) {
 }
 
 /// Brings a connection to the service. It breaks when its task is ended.
-fn carry(
-    mut client: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    incoming: &mpsc::UnboundedSender<DuplexStream>,
-    lines: &Tasks,
+async fn carried(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    incoming: mpsc::UnboundedSender<DuplexStream>,
 ) {
     let (mut near, far) = duplex(PIPE_BYTES);
     // A service that has ended closes the connection at once.
     let _ = incoming.send(far);
-    spawn(lines, async move {
-        // Either end may break off.
-        let _ = copy_bidirectional(&mut client, &mut near).await;
-    });
+    // Either end may break off.
+    let _ = copy_bidirectional(&mut client, &mut near).await;
 }
 
 impl FakeApplication {
@@ -118,9 +134,29 @@ impl FakeApplication {
     /// # Errors
     /// When the address is not free.
     pub async fn listen(behaviour: Behaviour, address: SocketAddr) -> Result<Arc<Self>, Failure> {
+        Self::bound(behaviour, address, None).await
+    }
+
+    /// The same, by TLS.
+    ///
+    /// # Errors
+    /// When the address is not free.
+    pub async fn listen_by_tls(
+        behaviour: Behaviour,
+        address: SocketAddr,
+        identity: &Identity,
+    ) -> Result<Arc<Self>, Failure> {
+        Self::bound(behaviour, address, Some(identity.server().into())).await
+    }
+
+    async fn bound(
+        behaviour: Behaviour,
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+    ) -> Result<Arc<Self>, Failure> {
         let application = Self::start(behaviour);
         let bound = TcpListener::bind(address).await.doing(|| format!("listen on {address}"))?;
-        application.with(|process| process.as_mut().map(|process| process.accept(bound)));
+        application.with(|process| process.as_mut().map(|process| process.accept(bound, tls)));
         Ok(application)
     }
 
@@ -129,7 +165,11 @@ impl FakeApplication {
     /// # Panics
     /// When it does not listen.
     pub fn address(&self) -> SocketAddr {
-        self.with(|process| process.as_ref().and_then(|process| process.address)).expect("it listens")
+        self.listens().expect("it listens").address
+    }
+
+    fn listens(&self) -> Option<Listens> {
+        self.with(|process| process.as_ref().and_then(|process| process.listens.clone()))
     }
 
     /// A connection in memory.
@@ -140,7 +180,7 @@ impl FakeApplication {
         let (near, far) = duplex(PIPE_BYTES);
         self.with(|process| match process {
             Some(process) => {
-                carry(far, &process.incoming, &process.lines);
+                spawn(&process.lines, carried(far, process.incoming.clone()));
                 Ok(near)
             }
             None => Err(io::ErrorKind::ConnectionRefused.into()),
@@ -187,11 +227,12 @@ impl FakeApplication {
     /// # Errors
     /// When it listened, and its address is not free.
     pub async fn restart(&self) -> Result<(), Failure> {
-        let address = self.with(|process| process.as_ref().and_then(|process| process.address));
+        let listened = self.listens();
         self.stop().await;
         let mut process = Process::start(Arc::clone(&self.shared));
-        if let Some(address) = address {
-            process.accept(TcpListener::bind(address).await.doing(|| format!("listen on {address}"))?);
+        if let Some(Listens { address, tls }) = listened {
+            let bound = TcpListener::bind(address).await.doing(|| format!("listen on {address}"))?;
+            process.accept(bound, tls);
         }
         self.with(|place| *place = Some(process));
         Ok(())

@@ -83,6 +83,7 @@ pub(super) enum Answer {
     /// A primitive boolean.
     Primitive(bool),
     Flag(bool),
+    Number(i64),
     Text(String),
     List(Vec<String>),
     Array(Vec<String>),
@@ -117,6 +118,7 @@ impl Answer {
                 writer.into_bytes()
             }
             Self::Flag(value) => returned(&|writer| writer.boolean(value)),
+            Self::Number(number) => returned(&|writer| writer.long(number)),
             Self::Text(text) => returned(&|writer| writer.string(&text)),
             Self::List(items) => returned(&|writer| writer.string_list(&items)),
             Self::Array(items) => returned(&|writer| writer.strings(&items)),

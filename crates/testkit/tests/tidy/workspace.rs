@@ -30,6 +30,22 @@ pub(crate) struct Resolved {
     arrows: BTreeMap<String, Vec<String>>,
 }
 
+/// The names of all packages that are compiled for what is shipped and for its tests.
+pub(crate) fn built() -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--workspace", "--prefix", "none", "--format", "{p}"])
+        .args(["--target", "x86_64-unknown-linux-musl", "--target", "aarch64-unknown-linux-musl"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
+    let built: BTreeSet<String> =
+        lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+    assert!(built.contains("cassy") && built.contains("tokio"), "{built:?}");
+    built
+}
+
 impl Resolved {
     pub(crate) fn read() -> Self {
         let output = Command::new(env!("CARGO"))

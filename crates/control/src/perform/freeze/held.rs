@@ -85,7 +85,7 @@ impl Held {
     /// Arms the guards, and looks once more whether every node answers: nobody is paused before that.
     async fn guarded(&mut self, open: OpenPause) -> Result<Taken, NotTaken> {
         let pauses = Arc::clone(&self.pauses);
-        let order = order(&self.job, open.instances(), pauses.longest);
+        let order = order(&self.job, open.instances(), &pauses);
         // Guards count from their arming.
         let deadline = Instant::now() + pauses.longest;
         let within = Guards::time_to_arm(pauses.longest);
@@ -249,12 +249,13 @@ async fn snapshot(job: &BackupJob, ready: &mut Ready, deadline: Instant) -> Resu
     outcome.map(|()| begun.elapsed())
 }
 
-fn order(job: &BackupJob, instances: &[Instance], longest: Duration) -> GuardOrder {
+fn order(job: &BackupJob, instances: &[Instance], pauses: &Pauses) -> GuardOrder {
     GuardOrder {
         job_id: job.backup_id.to_string(),
         instances: instances.to_vec(),
-        deadline_ms: millis(longest),
+        deadline_ms: millis(pauses.longest),
         give_up_ms: millis(GUARD_TRIES),
+        tls: pauses.applications.tls().cloned(),
     }
 }
 

@@ -3,14 +3,12 @@
 //!
 //! One cluster for all scenes, in this order, as starting it is what takes the time.
 
-mod clusters;
-
 use std::collections::BTreeSet;
 
 use cassy_testkit::dataset::{self, Fingerprints};
 use cassy_testkit::{Cluster, Consistency, Failure};
 
-use clusters::{
+use crate::clusters::{
     Acknowledged, Kept, SIMPLE, Writer, assert_completed, back_up, files_are_back, fingerprints, missing,
     write,
 };

@@ -3,15 +3,13 @@
 //!
 //! One cluster for all scenes, in this order, as starting it is what takes the time.
 
-mod clusters;
-
 use std::time::Duration;
 
 use cassy_api::proto::OperationStatus;
 use cassy_testkit::dataset::{self, Fingerprints};
 use cassy_testkit::{Cluster, Consistency, Failure, Outcomes, Probe, ProcessId, catch, wait_for};
 
-use clusters::{
+use crate::clusters::{
     Agents, Kept, SPREAD, Watch, assert_completed, back_up, files_are_back, fingerprints, is_locked,
     manifest_exists, nothing_of_ours_is_left, thaw, write,
 };

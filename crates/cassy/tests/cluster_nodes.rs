@@ -3,8 +3,6 @@
 //!
 //! One cluster for all scenes, in this order, as starting it is what takes the time.
 
-mod clusters;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +12,7 @@ use cassy_testkit::dataset::{self, Fingerprints};
 use cassy_testkit::{Cluster, Consistency, Doing, Failure};
 use tonic::{Code, Status};
 
-use clusters::{KeptFiles, assert_completed, back_up, files_are_back, fingerprints, write};
+use crate::clusters::{KeptFiles, assert_completed, back_up, files_are_back, fingerprints, write};
 
 const REPLICATION: [&str; 2] = [
     "{'class': 'SimpleStrategy', 'replication_factor': 1}",

@@ -2,13 +2,11 @@
 //! longer than every heartbeat, the metadata database is locked, full or read-only. After each: one final state, a
 //! retry that succeeds, a restore that is equal, nothing left.
 
-mod faults;
-
 use std::path::Path;
 use std::time::Duration;
 
+use crate::faults::{Agent, Injection, Instant, Scene, all_or_left_out, can_mount, can_trace};
 use cassy_testkit::{Doing, Failure, Probe, Relay, Way, wait_for};
-use faults::{Agent, Injection, Instant, Scene, all_or_left_out, can_mount, can_trace};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, Executor, SqliteConnection};
 

@@ -2,7 +2,6 @@
 //! change or are no files, a disk that hangs; on a real Cassandra tables that come and go, and a Cassandra that dies.
 //! After each: one final state, a retry that succeeds, a restore that is equal, nothing left.
 
-mod faults;
 #[path = "faults/real.rs"]
 mod real;
 
@@ -10,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::faults::{Agent, Ended, Injection, Instant, Scene, all_or_left_out, can_mount, can_trace};
 use cassy_testkit::{Doing, Failure, Order};
-use faults::{Agent, Ended, Injection, Instant, Scene, all_or_left_out, can_mount, can_trace};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 /// Of the file systems that tests fill.

@@ -1,14 +1,12 @@
 //! Three real nodes under an application that never stands still: each cluster-wide backup, restored, is of one instant,
 //! to the write; a backup that the pause was not held for is not; and whoever dies in a pause, everybody goes on.
 
-mod clusters;
-
 use std::time::Duration;
 
 use cassy_api::proto::{BackupRequest, OperationStatus, RestoreRequest};
 use cassy_testkit::{Cluster, Doing, Failure, Feature, Probe, ProcessId, wait_for};
 
-use clusters::{Accounts, Applications, Bank, accounts, assert_completed, freeze, frozen, is_whole};
+use crate::clusters::{Accounts, Applications, Bank, accounts, assert_completed, freeze, frozen, is_whole};
 
 /// Restored, each.
 const BACKUPS: usize = 2;

@@ -1,8 +1,6 @@
 //! A whole cluster of two real nodes to one instant: backed up while its applications are paused, restored in place, and
 //! as a copy under new addresses, which has a ring of its own and every row.
 
-mod clusters;
-
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,7 +12,7 @@ use cassy_testkit::dataset::{self, Fingerprints};
 use cassy_testkit::{Cluster, Consistency, Doing, Failure, Feature};
 use tonic::{Code, Status};
 
-use clusters::{Applications, assert_completed, fingerprints, freeze, frozen, write};
+use crate::clusters::{Applications, assert_completed, fingerprints, freeze, frozen, write};
 
 const REPLICATION: [&str; 2] = [
     "{'class': 'SimpleStrategy', 'replication_factor': 1}",

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-mod world;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::world::{Action, NODE, Ring, Server, backup, host_id, restore};
 use cassy_catalog::{JobKind, JobPart, NewJob, NodeRow};
 use cassy_control::{ClusterSelector, HistorySelector, NodeEntry, OperationErrorKind, Operations, Status};
-use world::{Action, NODE, Ring, Server, backup, host_id, restore};
 
 /// A server with one backup that is complete.
 struct Bench {

@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::applications::FakeApplications;
+use crate::world::{Action, NODE, Ring, Rings, Server, backup, restore};
 use cassy_control::job::BackupStage;
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{
@@ -17,8 +17,6 @@ use cassy_control::{
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use world::applications::FakeApplications;
-use world::{Action, NODE, Ring, Rings, Server, backup, restore};
 
 const NODES: [&str; 2] = [NODE, "127.0.0.2"];
 const LIMIT: Duration = Duration::from_secs(60);
@@ -164,7 +162,7 @@ impl Scene {
             assert!(ring.snapshots.lock().unwrap().is_empty(), "{what}: a tag is left on {address}");
             ring.heal();
         }
-        let odd: Vec<_> = world::files(&self.directory.path().join("store"))
+        let odd: Vec<_> = crate::world::files(&self.directory.path().join("store"))
             .into_iter()
             .filter(|path| !["/manifest/", "/backup/"].iter().any(|kept| path.contains(kept)))
             .collect();

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::sync::Arc;
 
+use crate::world::schema::Schema;
+use crate::world::{NODE, Ring, Server, backup, host_id};
 use cassy_backup_format::{ClusterManifest, Keys};
 use cassy_control::{Operations, Status};
 use tempfile::TempDir;
-use world::schema::Schema;
-use world::{NODE, Ring, Server, backup, host_id};
 
 struct Scene {
     directory: TempDir,

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::sync::Arc;
 
+use crate::world::{Action, NODE, Ring, Server, backup, host_id, restore};
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{HistorySelector, OperationErrorKind, Operations, RestoreAnswer, RestoreRequest, Status};
 use tempfile::TempDir;
-use world::{Action, NODE, Ring, Server, backup, host_id, restore};
 
 /// Everything that a restore does on a node beyond looking.
 const CHANGES: [&str; 2] = ["lock", "restore"];

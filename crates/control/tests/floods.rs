@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::world::{Action, FakeAccess, NODE, Ring, backup};
 use async_trait::async_trait;
 use cassy_agent_protocol::ServerHello;
 use cassy_control::nodes::{Agent, Cassandra, NodeAccess, NodeError};
@@ -16,7 +15,6 @@ use cassy_control::{
 };
 use futures::future::join_all;
 use tokio::task::JoinHandle;
-use world::{Action, FakeAccess, NODE, Ring, backup};
 
 const MANY: usize = 1000;
 
@@ -87,12 +85,12 @@ impl Scene {
     async fn set() -> Self {
         let (directory, ring) = (tempfile::tempdir().unwrap(), Arc::new(Ring::default()));
         let counts = Arc::<Counts>::default();
-        let catalog = world::open_catalog(directory.path()).await;
-        let lease = world::take_lease(&catalog, Duration::from_secs(3600)).await;
+        let catalog = crate::world::open_catalog(directory.path()).await;
+        let lease = crate::world::take_lease(&catalog, Duration::from_secs(3600)).await;
         let access = CountingAccess { inner: FakeAccess(Arc::clone(&ring)), counts: Arc::clone(&counts) };
         let parts = ServiceParts {
             access: Arc::new(access),
-            ..world::parts(directory.path(), &ring, &catalog, &lease)
+            ..crate::world::parts(directory.path(), &ring, &catalog, &lease)
         };
         Self { ring, counts, service: Service::start(parts).await.unwrap(), _directory: directory }
     }
@@ -180,7 +178,7 @@ async fn a_node_that_has_no_time_for_a_question_is_not_taken_for_dead() {
         hanging_up.push(scene.register());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let mut elsewhere = world::restore(&cluster, &snapshot_id);
+    let mut elsewhere = crate::world::restore(&cluster, &snapshot_id);
     elsewhere.source_of = BTreeMap::from([("127.0.0.5".to_owned(), NODE.to_owned())]);
     let service = Arc::clone(&scene.service);
     let restore = tokio::spawn(async move { service.restore_backup(elsewhere).await });

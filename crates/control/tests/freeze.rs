@@ -2,20 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::world::applications::{FakeApplications, instances};
+use crate::world::{Action, NODE, Rings, Server, backup, restore};
 use cassy_backup_format::{ClusterId, ClusterManifest, Keys};
 use cassy_control::{
     BackupAnswer, BackupRequest, BackupType, HistorySelector, NodeEntry, OperationError, OperationErrorKind,
     Operations, RestoreRequest, RestoreType, Status,
 };
 use tempfile::TempDir;
-use world::applications::{FakeApplications, instances};
-use world::{Action, NODE, Rings, Server, backup, restore};
 
 const NODES: [&str; 3] = [NODE, "127.0.0.2", "127.0.0.3"];
 

@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::{Action, NODE, Ring, Server, backup, restore};
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{
     BackupAnswer, BackupRequest, BackupType, HistorySelector, OperationError, OperationErrorKind, Operations,
@@ -18,7 +17,6 @@ use sqlx::{Connection, Executor, SqliteConnection};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use world::{Action, NODE, Ring, Server, backup, restore};
 
 const KEY: &str = "nightly 2026-11-23";
 

@@ -2,14 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::world::{Action, NODE, Ring, Server, backup, host_id, restore};
 use cassy_backup_format::{BackupId, ClusterId, Keys};
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{
@@ -18,7 +17,6 @@ use cassy_control::{
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
-use world::{Action, NODE, Ring, Server, backup, host_id, restore};
 
 struct Scene {
     directory: TempDir,

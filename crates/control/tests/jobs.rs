@@ -3,16 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::{Action, NODE, Ring, Server, backup, files, restore};
 use cassy_control::job::BackupStage;
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{OperationErrorKind, Operations, Status};
 use tokio::time::timeout;
-use world::{Action, NODE, Ring, Server, backup, files, restore};
 
 /// The step of the fake node in which each stage can be held.
 fn step_of(stage: BackupStage) -> Option<&'static str> {
@@ -154,7 +152,7 @@ async fn a_transient_failure_is_tried_again_with_a_session_of_its_own() {
     let answer = server.service.take_backup(backup(&cluster)).await.unwrap();
     assert_eq!(answer.status, Status::Started);
     let sessions = async {
-        let host = world::host_id().to_string();
+        let host = crate::world::host_id().to_string();
         while server.catalog.upload_sessions(&cluster, &host).await.unwrap().len() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

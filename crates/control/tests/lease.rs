@@ -3,12 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::{Action, NODE, Ring, Server, backup, open_catalog, parts, restore, take_lease};
 use cassy_catalog::{Lease, LeaseError};
 use cassy_control::{
     ClusterSelector, HistorySelector, NodeEntry, OperationError, OperationErrorKind, Operations, Status,
@@ -16,7 +15,6 @@ use cassy_control::{
 };
 use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::time::timeout;
-use world::{Action, NODE, Ring, Server, backup, open_catalog, parts, restore, take_lease};
 
 /// Of the leases here; the server's own lives longer.
 const TTL: Duration = Duration::from_secs(2);

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
+use crate::world::applications::FakeApplications;
+use crate::world::{NODE, Rings, Server, backup, host_id};
 use cassy_agent_protocol::UploadSummary;
 use cassy_backup_format::{BackupId, ClusterManifest, Keys};
 use cassy_control::{HistorySelector, OperationError, OperationErrorKind, Operations, Status};
 use tempfile::TempDir;
-use world::applications::FakeApplications;
-use world::{NODE, Rings, Server, backup, host_id};
 
 /// The second node of the ring; the first one is asked for the ring.
 const OTHER: &str = "127.0.0.2";

@@ -3,16 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::sync::Arc;
 
+use crate::world::applications::FakeApplications;
+use crate::world::{Action, NODE, Ring, Rings, Server, backup, first_of, restore};
 use cassy_control::{
     BackupRequest, BackupType, HistorySelector, OperationError, OperationErrorKind, Operations,
 };
 use tempfile::TempDir;
-use world::applications::FakeApplications;
-use world::{Action, NODE, Ring, Rings, Server, backup, first_of, restore};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

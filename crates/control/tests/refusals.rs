@@ -2,18 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::world::{Action, NODE, Ring, Server, backup, restore};
 use cassy_backup_format::BackupId;
 use cassy_control::{HistorySelector, OperationError, OperationErrorKind, Operations};
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::time::timeout;
-use world::{Action, NODE, Ring, Server, backup, restore};
 
 struct Scene {
     directory: TempDir,

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::world::{Action, NODE, Ring, Server, backup, files, host_id, restore};
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{OperationErrorKind, Operations, RestoreRequest};
-use world::{Action, NODE, Ring, Server, backup, files, host_id, restore};
 
 /// Of a network for documentation (RFC 5737).
 const ELSEWHERE: &str = "192.0.2.7";

@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::{Action, NODE, Ring, Server, backup, files, host_id, restore};
 use cassy_agent_protocol::UploadSummary;
 use cassy_backup_format::{
     Attempt, BackupId, ClusterId, FileEntry, Keys, ManifestReader, ManifestWriter, ObjectEntry, ObjectKey,
@@ -21,7 +20,6 @@ use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{HistorySelector, NodeEntry, Operations, Status};
 use tempfile::TempDir;
 use tokio::time::timeout;
-use world::{Action, NODE, Ring, Server, backup, files, host_id, restore};
 
 const LONG: Duration = Duration::from_secs(30);
 

@@ -3,18 +3,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::{Action, BEAT, Ring, Server, backup, restore};
 use cassy_control::job::BackupStage;
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{HistorySelector, NodeEntry, Operations, Status};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use world::{Action, BEAT, Ring, Server, backup, restore};
 
 /// Longer than every limit of a stage together with its tries.
 const BEYOND_EVERY_LIMIT: Duration = Duration::from_secs(1000);
@@ -107,7 +105,7 @@ impl Scene {
         let row = rows.iter().find(|row| row.snapshot_id == next).expect("the next backup has a row");
         assert_eq!(row.status, Status::Completed, "the next one after {what}: {}", row.message);
         assert!(self.ring.snapshots.lock().unwrap().is_empty(), "{what}: every tag is cleared");
-        let odd: Vec<_> = world::files(&self.directory.path().join("store"))
+        let odd: Vec<_> = crate::world::files(&self.directory.path().join("store"))
             .into_iter()
             .filter(|path| !["/manifest/", "/backup/"].iter().any(|kept| path.contains(kept)))
             .collect();

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::world::{Action, Ring, Server, backup};
 use cassy_control::nodes::NodeErrorKind;
 use cassy_control::{Operations, Status};
-use world::{Action, Ring, Server, backup};
 
 #[tokio::test]
 async fn a_lock_that_was_waited_for_is_not_waited_for_again_and_what_came_before_is_said() {

@@ -3,11 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod world;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use crate::world::{FakeAccess, Ring, open_catalog, parts, restore, take_lease};
 use async_trait::async_trait;
 use cassy_agent_protocol::{
     Reply, Request, RestorePlan, RestoreRequest as NodeRequest, RestoreScope, RestoreSummary, RestoreWay,
@@ -23,7 +22,6 @@ use cassy_control::{
     RestoreType, Service, ServiceParts, Status,
 };
 use tempfile::TempDir;
-use world::{FakeAccess, Ring, open_catalog, parts, restore, take_lease};
 
 const NODES: [&str; 3] = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
 const ELSEWHERE: [&str; 3] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];

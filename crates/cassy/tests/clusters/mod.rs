@@ -1,6 +1,5 @@
 //! What the tests of clusters share: rows that must come back, somebody who writes all the time, applications that can
 //! be paused, what a backup's snapshots held, and the agents on a node.
-#![allow(dead_code, unused_imports, reason = "each of the test programs uses a part of it")]
 
 mod agents;
 mod applications;

@@ -3,7 +3,6 @@
 //!
 //! Every fault is done to something real: a file system that is full is a small one that was filled, a disk that
 //! fails is a system call that answers so.
-#![allow(dead_code, unused_imports, reason = "each of the test programs uses a part of it")]
 #![allow(clippy::print_stdout, reason = "what came of each fault is for the reader of the test's output")]
 
 mod agent;

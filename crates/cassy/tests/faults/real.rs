@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cassy_api::proto::{BackupListingRequest, BackupRequest, OperationStatus};
 use cassy_testkit::{Cql, Doing, Failure, Probe, Runtime, World, dataset, wait_for};
 
-use super::faults::{Agent, ambush, holds_a_file, nothing_is_left};
+use crate::faults::{Agent, ambush, holds_a_file, nothing_is_left};
 
 const CHANGES: [&str; 3] = ["dropped", "created", "altered"];
 

@@ -1,35 +1,20 @@
 //! A backup is called complete only when every byte of it is in the store, and touches nothing of anybody else.
 
-use super::{Mutation, Test, agent, beside, within};
+use super::{Mutation, Test, agent, beside, control, within};
 
 const WHAT_IS_MISSING: Test = agent("snapshot::tests::what_is_missing_is_named");
 const FLIPPED_BIT: Test = agent("upload::tests::faults::a_flipped_bit_is_named_and_the_rest_is_kept");
 const CHANGING_FILE: Test = agent("upload::tests::faults::a_file_that_changes_while_it_is_read_is_named");
-const STEPS: Test = rules("a_backup_takes_its_steps_in_one_order");
+const STEPS: Test = control("rules::a_backup_takes_its_steps_in_one_order");
 const BACKUP_JOB: &str = "crates/control/src/job/backup/mod.rs";
 const BACKUP_NODE: &str = "crates/control/src/job/backup/node.rs";
 const BACKUP_STAGES: &str = "crates/control/src/job/backup/stage.rs";
-const UPLOAD_AS_TOLD: Test =
-    liars("an_upload_that_cannot_be_as_it_is_told_fails_its_own_node_and_the_summary_names_the_others");
+const UPLOAD_AS_TOLD: Test = control(
+    "liars::an_upload_that_cannot_be_as_it_is_told_fails_its_own_node_and_the_summary_names_the_others",
+);
 const WHOLE: &str = "crates/agent/src/snapshot/whole.rs";
 const INCREMENTS: &str = "crates/control/src/perform/increments.rs";
 const CLEAR: &str = "crates/control/src/perform/clear.rs";
-
-const fn rules(name: &'static str) -> Test {
-    beside("cassy-control", "rules", name)
-}
-
-const fn liars(name: &'static str) -> Test {
-    beside("cassy-control", "liars", name)
-}
-
-const fn increments(name: &'static str) -> Test {
-    beside("cassy-control", "increments", name)
-}
-
-const fn jobs(name: &'static str) -> Test {
-    beside("cassy-control", "jobs", name)
-}
 
 const fn lease(name: &'static str) -> Test {
     beside("cassy-catalog", "catalog", name)
@@ -106,7 +91,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/snapshot.rs",
         find: "if broken.is_empty() {\n            return Ok(tables);",
         replace: "if true {\n            return Ok(tables);",
-        test: jobs("a_snapshot_that_lacks_a_table_is_failed_and_names_it"),
+        test: control("jobs::a_snapshot_that_lacks_a_table_is_failed_and_names_it"),
     },
     Mutation {
         name: "broken-snapshot-sent",
@@ -156,7 +141,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: BACKUP_JOB,
         find: "node.failure = node::corrupt(&summary);",
         replace: "let _ = node::corrupt(&summary);",
-        test: rules("a_node_with_a_corrupt_sstable_is_failed"),
+        test: control("rules::a_node_with_a_corrupt_sstable_is_failed"),
     },
     Mutation {
         name: "failed-node-in-the-backup",
@@ -239,7 +224,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: BACKUP_NODE,
         find: "            (true, None) => Status::Completed,",
         replace: "            (true, None) => Status::Completed,\n            (false, None) if self.stage >= BackupStage::Clear => Status::Completed,",
-        test: rules("no_row_is_final_before_all_that_it_waits_for_is_done"),
+        test: control("rules::no_row_is_final_before_all_that_it_waits_for_is_done"),
     },
     Mutation {
         name: "missing-summary-not-told",
@@ -247,7 +232,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: BACKUP_NODE,
         find: "if let Some(failure) = job.commit_failure.as_ref().filter(|_| !job.is_cluster_wide()) {",
         replace: "if let Some(failure) = None::<&Failure> {",
-        test: rules("a_cluster_manifest_of_other_bytes_is_never_overwritten_nor_taken_for_ours"),
+        test: control("rules::a_cluster_manifest_of_other_bytes_is_never_overwritten_nor_taken_for_ours"),
     },
     Mutation {
         name: "any-cluster-manifest-taken-for-ours",
@@ -255,7 +240,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/pins.rs",
         find: "Ok(stored) if stored == body => Ok(()),",
         replace: "Ok(_) => Ok(()),",
-        test: rules("a_cluster_manifest_of_other_bytes_is_never_overwritten_nor_taken_for_ours"),
+        test: control("rules::a_cluster_manifest_of_other_bytes_is_never_overwritten_nor_taken_for_ours"),
     },
     Mutation {
         name: "own-cluster-manifest-refused",
@@ -263,7 +248,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/pins.rs",
         find: "Ok(stored) if stored == body => Ok(()),",
         replace: "Ok(_) if false => Ok(()),",
-        test: rules("a_commit_whose_answer_was_lost_is_a_success"),
+        test: control("rules::a_commit_whose_answer_was_lost_is_a_success"),
     },
     Mutation {
         name: "any-node-manifest-taken-for-ours",
@@ -343,7 +328,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/runner.rs",
         find: "            if next != job {\n                if !self.save(&next, &job).await {",
         replace: "            let mut wanted = wanted;\n            for effect in wanted.drain(..) {\n                effects.spawn(perform(Arc::clone(performer), Arc::new(next.clone()), effect));\n            }\n            tokio::task::yield_now().await;\n            if next != job {\n                if !self.save(&next, &job).await {",
-        test: jobs("a_server_that_lost_its_lease_stops_driving"),
+        test: control("jobs::a_server_that_lost_its_lease_stops_driving"),
     },
     Mutation {
         name: "effect-without-store",
@@ -351,7 +336,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/runner.rs",
         find: "                if !self.save(&next, &job).await {\n                    return;\n                }",
         replace: "                let _ = self.save(&next, &job).await;",
-        test: jobs("a_server_that_lost_its_lease_stops_driving"),
+        test: control("jobs::a_server_that_lost_its_lease_stops_driving"),
     },
     Mutation {
         name: "superseded-by-another-inode",
@@ -407,7 +392,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: CLEAR,
         find: "if is_durable {",
         replace: "if true {",
-        test: rules("without_a_node_manifest_no_incremental_file_is_deleted"),
+        test: control("rules::without_a_node_manifest_no_incremental_file_is_deleted"),
     },
     Mutation {
         name: "superseded-by-a-corrupt-node",
@@ -415,7 +400,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: CLEAR,
         find: "node.uploaded.as_ref().filter(|_| node.failure.is_none());",
         replace: "node.uploaded.as_ref();",
-        test: rules("without_a_node_manifest_no_incremental_file_is_deleted"),
+        test: control("rules::without_a_node_manifest_no_incremental_file_is_deleted"),
     },
     Mutation {
         name: "superseded-listed-late",
@@ -431,7 +416,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: CLEAR,
         find: "tags.filter(is_dead).collect();",
         replace: "tags.filter(|tag| is_dead(tag) || !dead.is_empty()).collect();",
-        test: beside("cassy-control", "clearing", "leftovers_of_ended_jobs_go_and_nobody_elses"),
+        test: control("clearing::leftovers_of_ended_jobs_go_and_nobody_elses"),
     },
     Mutation {
         name: "live-tags-cleared",
@@ -439,7 +424,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/catalog/src/history.rs",
         find: " AND finished <> 0",
         replace: "",
-        test: rules("snapshots_of_a_job_that_is_under_way_are_left_alone"),
+        test: control("rules::snapshots_of_a_job_that_is_under_way_are_left_alone"),
     },
     Mutation {
         name: "marks-of-others-cleared",
@@ -447,11 +432,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: CLEAR,
         find: "backups.iter().any(|backup| name.starts_with(backup.as_str()))",
         replace: "!backups.is_empty() && !name.is_empty()",
-        test: beside(
-            "cassy-control",
-            "clearing",
-            "what_a_killed_server_or_agent_had_begun_to_write_goes_and_nobody_elses",
-        ),
+        test: control("clearing::what_a_killed_server_or_agent_had_begun_to_write_goes_and_nobody_elses"),
     },
     Mutation {
         name: "other-tags-swept",
@@ -507,7 +488,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/link.rs",
         find: "        self.lock(lock).await?;\n",
         replace: "        let _ = lock;\n",
-        test: jobs("nothing_is_sent_without_the_nodes_lock"),
+        test: control("jobs::nothing_is_sent_without_the_nodes_lock"),
     },
     Mutation {
         name: "agent-works-without-the-lock",
@@ -531,7 +512,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: INCREMENTS,
         find: "Ok((restored != Some(key))",
         replace: "Ok((false && restored != Some(key))",
-        test: increments("a_restore_of_anything_but_its_end_ends_a_chain"),
+        test: control("increments::a_restore_of_anything_but_its_end_ends_a_chain"),
     },
     Mutation {
         name: "increment-after-a-restart",
@@ -539,7 +520,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: INCREMENTS,
         find: "if !self.switches_on {",
         replace: "if false {",
-        test: increments("a_node_that_was_started_since_with_another_configuration_has_a_gap"),
+        test: control("increments::a_node_that_was_started_since_with_another_configuration_has_a_gap"),
     },
     Mutation {
         name: "increment-after-a-mended-configuration",
@@ -547,7 +528,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: INCREMENTS,
         find: "(self.changed_at > parent_at).then_some(",
         replace: "(false && self.changed_at > parent_at).then_some(",
-        test: increments("a_configuration_that_is_younger_than_the_start_hides_a_gap"),
+        test: control("increments::a_configuration_that_is_younger_than_the_start_hides_a_gap"),
     },
     Mutation {
         name: "increment-over-a-gap",
@@ -555,7 +536,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: INCREMENTS,
         find: "if newest != base {",
         replace: "if false {",
-        test: increments("an_increment_after_a_newer_snapshot_would_have_a_gap"),
+        test: control("increments::an_increment_after_a_newer_snapshot_would_have_a_gap"),
     },
     Mutation {
         name: "increment-while-off",
@@ -563,7 +544,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: INCREMENTS,
         find: "if !described.incremental_backups {",
         replace: "if false {",
-        test: increments("incremental_backups_have_to_be_on_now_and_at_the_base"),
+        test: control("increments::incremental_backups_have_to_be_on_now_and_at_the_base"),
     },
     Mutation {
         name: "increment-on-a-base-without",
@@ -571,7 +552,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: INCREMENTS,
         find: "incremental_backups == Some(false) {",
         replace: "incremental_backups.is_none() {",
-        test: increments("incremental_backups_have_to_be_on_now_and_at_the_base"),
+        test: control("increments::incremental_backups_have_to_be_on_now_and_at_the_base"),
     },
     Mutation {
         name: "increment-before-the-base-is-cleared",
@@ -579,7 +560,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: INCREMENTS,
         find: "if exists(store, &list)",
         replace: "if false && exists(store, &list)",
-        test: increments("what_the_base_has_left_to_clear_is_cleared_first"),
+        test: control("increments::what_the_base_has_left_to_clear_is_cleared_first"),
     },
     Mutation {
         name: "tag-adopted",
@@ -603,7 +584,9 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/backup.rs",
         find: "planned.filter(|planned| *planned != described.host_id)",
         replace: "planned.filter(|planned| false && *planned != described.host_id)",
-        test: liars("a_node_that_passes_for_another_one_is_refused_before_anything_of_that_one_is_touched"),
+        test: control(
+            "liars::a_node_that_passes_for_another_one_is_refused_before_anything_of_that_one_is_touched",
+        ),
     },
     Mutation {
         name: "host-id-twice",
@@ -611,7 +594,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/targets.rs",
         find: "if let Some(other) = seen.insert(host_id, address) {",
         replace: "if let Some(other) = seen.insert(host_id, address).filter(|_| false) {",
-        test: liars("a_ring_with_one_host_id_at_two_addresses_is_refused"),
+        test: control("liars::a_ring_with_one_host_id_at_two_addresses_is_refused"),
     },
     Mutation {
         name: "manifest-anywhere",
@@ -635,7 +618,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/catalog/src/uploads.rs",
         find: "job.finished = 0",
         replace: "job.finished = 2",
-        test: rules("objects_of_another_job_that_is_under_way_stay"),
+        test: control("rules::objects_of_another_job_that_is_under_way_stay"),
     },
     Mutation {
         name: "harmless-restore-ends-a-chain",
@@ -643,7 +626,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: INCREMENTS,
         find: "is_some_and(|node| node.unchanged)",
         replace: "is_some_and(|node| false && node.unchanged)",
-        test: increments("a_restore_that_left_the_node_as_it_was_ends_no_chain"),
+        test: control("increments::a_restore_that_left_the_node_as_it_was_ends_no_chain"),
     },
     Mutation {
         name: "failed-restore-is-harmless",
@@ -651,6 +634,6 @@ pub(super) const RULES: &[Mutation] = &[
         file: INCREMENTS,
         find: "is_some_and(|node| node.unchanged)",
         replace: "is_some_and(|node| node.unchanged || node.failure.is_some())",
-        test: increments("a_restore_that_failed_may_have_placed_something"),
+        test: control("increments::a_restore_that_failed_may_have_placed_something"),
     },
 ];

@@ -1,6 +1,6 @@
 //! The rules of a cluster-wide backup: who is paused goes on, and nothing is called consistent that is not proven to be.
 
-use super::{Mutation, Test, beside};
+use super::{Mutation, Test, beside, control};
 
 const CLUSTER_WIDE: &str = "crates/control/src/job/backup/cluster_wide.rs";
 const FREEZE: &str = "crates/control/src/perform/freeze/mod.rs";
@@ -8,10 +8,6 @@ const HELD: &str = "crates/control/src/perform/freeze/held.rs";
 const WRITES: &str = "crates/control/src/perform/freeze/writes.rs";
 const PAUSES: &str = "crates/control/src/pauses.rs";
 const PAUSING: &str = "crates/pause/src/pausing.rs";
-
-const fn freeze(name: &'static str) -> Test {
-    beside("cassy-control", "freeze", name)
-}
 
 const fn pausing(name: &'static str) -> Test {
     beside("cassy-pause", "pausing", name)
@@ -24,7 +20,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: HELD,
         find: "not_paused(&awake).or_else(|| written(ready, &writes))",
         replace: "{ let _ = not_paused(&awake); written(ready, &writes) }",
-        test: freeze("an_instance_that_is_not_really_paused_is_caught"),
+        test: control("freeze::an_instance_that_is_not_really_paused_is_caught"),
     },
     Mutation {
         name: "writers-not-counted",
@@ -32,7 +28,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: HELD,
         find: "not_paused(&awake).or_else(|| written(ready, &writes))",
         replace: "{ let _ = written(ready, &writes); not_paused(&awake) }",
-        test: freeze("a_writer_that_dns_does_not_name_is_caught"),
+        test: control("freeze::a_writer_that_dns_does_not_name_is_caught"),
     },
     Mutation {
         name: "write-under-way-passed-over",
@@ -40,7 +36,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: WRITES,
         find: "if is_late || clients > 0 || activity.tasks == 0 {",
         replace: "if is_late || clients > 0 || activity.tasks < 99 {",
-        test: freeze("a_writer_that_dns_does_not_name_is_caught"),
+        test: control("freeze::a_writer_that_dns_does_not_name_is_caught"),
     },
     Mutation {
         name: "system-writes-taken-for-clients",
@@ -48,7 +44,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: WRITES,
         find: "now.writes.abs_diff(self.writes).abs_diff(system)",
         replace: "now.writes.abs_diff(self.writes).max(system)",
-        test: freeze("what_a_node_writes_to_the_systems_keyspaces_is_no_clients_write"),
+        test: control("freeze::what_a_node_writes_to_the_systems_keyspaces_is_no_clients_write"),
     },
     Mutation {
         name: "alarmed-guard-believed",
@@ -56,7 +52,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: HELD,
         find: "taken.unproven.or_else(|| alarmed_guards(&alarmed))",
         replace: "{ let _ = alarmed_guards(&alarmed); taken.unproven }",
-        test: freeze("a_guard_that_has_unpaused_is_no_proof"),
+        test: control("freeze::a_guard_that_has_unpaused_is_no_proof"),
     },
     Mutation {
         name: "newcomers-not-looked-for",
@@ -64,7 +60,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: FREEZE,
         find: "        if unproven.is_none() {",
         replace: "        if false {",
-        test: freeze("an_instance_that_comes_meanwhile_is_caught"),
+        test: control("freeze::an_instance_that_comes_meanwhile_is_caught"),
     },
     Mutation {
         name: "new-ring-not-looked-for",
@@ -72,7 +68,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: FREEZE,
         find: "    if is_same && described",
         replace: "    if is_same || true || described",
-        test: freeze("a_node_that_joins_meanwhile_makes_it_another_cluster"),
+        test: control("freeze::a_node_that_joins_meanwhile_makes_it_another_cluster"),
     },
     Mutation {
         name: "new-keyspace-passed-over",
@@ -80,7 +76,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: FREEZE,
         find: "    if new.is_empty() {\n        return Ok(());",
         replace: "    if new.len() < 99 {\n        return Ok(());",
-        test: freeze("a_keyspace_that_comes_meanwhile_is_not_passed_over"),
+        test: control("freeze::a_keyspace_that_comes_meanwhile_is_not_passed_over"),
     },
     Mutation {
         name: "paused-for-ever-again",
@@ -88,7 +84,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: FREEZE,
         find: "if attempt <= 1 || (attempt <= ATTEMPTS && age <= fresh) {",
         replace: "if attempt <= 1 || ATTEMPTS > 0 || age <= fresh {",
-        test: freeze("a_backup_that_is_taken_up_again_and_again_pauses_no_more"),
+        test: control("freeze::a_backup_that_is_taken_up_again_and_again_pauses_no_more"),
     },
     Mutation {
         name: "stopped-without-unpausing",
@@ -96,7 +92,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: PAUSES,
         find: "        if timeout(STOP_LIMIT, self.tasks.wait()).await.is_err() {",
         replace: "        if STOP_LIMIT.is_zero() {",
-        test: freeze("a_server_that_stops_in_the_freeze_unpauses_before_it_ends"),
+        test: control("freeze::a_server_that_stops_in_the_freeze_unpauses_before_it_ends"),
     },
     Mutation {
         name: "part-of-a-cluster-kept",
@@ -104,7 +100,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: CLUSTER_WIDE,
         find: "BackupStage::Snapshot | BackupStage::Commit if failed && self.commit_failure.is_none() => {",
         replace: "BackupStage::Snapshot | BackupStage::Commit if false && failed => {",
-        test: freeze("one_node_that_fails_fails_all_and_the_next_backup_is_whole"),
+        test: control("freeze::one_node_that_fails_fails_all_and_the_next_backup_is_whole"),
     },
     Mutation {
         name: "intents-left-open",
@@ -112,7 +108,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: PAUSES,
         find: "for intent in self.catalog.open_pause_intents().await? {",
         replace: "for intent in self.catalog.open_pause_intents().await?.into_iter().take(0) {",
-        test: freeze("what_a_dead_server_left_paused_goes_on_before_anything_else"),
+        test: control("freeze::what_a_dead_server_left_paused_goes_on_before_anything_else"),
     },
     Mutation {
         name: "asked-before-all-are-connected",

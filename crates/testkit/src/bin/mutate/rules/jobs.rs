@@ -1,10 +1,6 @@
 //! Several jobs at once, requests sent again, and jobs that are cancelled.
 
-use super::{Mutation, Test, agent, beside, within};
-
-const fn control(target: &'static str, name: &'static str) -> Test {
-    beside("cassy-control", target, name)
-}
+use super::{Mutation, agent, beside, control, within};
 
 pub(super) const RULES: &[Mutation] = &[
     Mutation {
@@ -13,7 +9,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/runner.rs",
         find: "if pauses && other.pauses {",
         replace: "if false && pauses && other.pauses {",
-        test: control("overlap", "only_one_backup_pauses_the_applications_also_of_several_clusters"),
+        test: control("overlap::only_one_backup_pauses_the_applications_also_of_several_clusters"),
     },
     Mutation {
         name: "one-node-two-jobs",
@@ -21,7 +17,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/runner.rs",
         find: "if let Some(target) = other.targets.iter().find(|target| targets.contains(target)) {",
         replace: "if let Some(target) = other.targets.iter().find(|target| false && targets.contains(target)) {",
-        test: control("overlap", "a_second_job_on_a_node_is_refused_with_the_id_of_the_first"),
+        test: control("overlap::a_second_job_on_a_node_is_refused_with_the_id_of_the_first"),
     },
     Mutation {
         name: "key-without-a-turn",
@@ -29,7 +25,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/service/again.rs",
         find: "let turn = self.turns.of(key).await;",
         replace: "let turn = Arc::new(tokio::sync::Mutex::new(())).lock_owned().await;\n        let _ = Turns::of;",
-        test: control("idempotency", "of_many_calls_at_the_same_instant_one_makes_the_job"),
+        test: control("idempotency::of_many_calls_at_the_same_instant_one_makes_the_job"),
     },
     Mutation {
         name: "key-of-another-request",
@@ -37,7 +33,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/service/again.rs",
         find: "if other.is_empty() {",
         replace: "if true || other.is_empty() {",
-        test: control("idempotency", "a_key_is_for_one_request"),
+        test: control("idempotency::a_key_is_for_one_request"),
     },
     Mutation {
         name: "refused-keeps-its-key",
@@ -45,7 +41,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/runner.rs",
         find: "frees_key: matches!(job.outcome(), Some(Outcome::Refused(_))),",
         replace: "frees_key: false && matches!(job.outcome(), Some(Outcome::Refused(_))),",
-        test: control("idempotency", "a_refused_request_frees_its_key"),
+        test: control("idempotency::a_refused_request_frees_its_key"),
     },
     Mutation {
         name: "cancelled-begins-anew",
@@ -53,7 +49,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/job/backup/mod.rs",
         find: "if let Some(cancelled) = self.cancelled.clone() {",
         replace: "if let Some(cancelled) = self.cancelled.clone().filter(|_| false) {",
-        test: control("cancel", "a_cancelled_job_ends_as_cancelled_after_a_restart"),
+        test: control("cancel::a_cancelled_job_ends_as_cancelled_after_a_restart"),
     },
     Mutation {
         name: "cancelled-goes-on",
@@ -72,7 +68,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/freeze/held.rs",
         find: "        () = cut.made() => stopped",
         replace: "        () = std::future::pending::<()>(), if !cut.is_made() || true => stopped",
-        test: control("cancel", "who_is_paused_goes_on_before_the_snapshots_have_ended"),
+        test: control("cancel::who_is_paused_goes_on_before_the_snapshots_have_ended"),
     },
     Mutation {
         name: "cancelled-is-sent",
@@ -88,7 +84,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/link.rs",
         find: "Request::Upload(_) | Request::CheckSnapshot(_) => Some(STOP_LIMIT),",
         replace: "Request::Upload(_) => None,\n        Request::CheckSnapshot(_) => Some(STOP_LIMIT),",
-        test: control("cancel", "a_backup_of_single_nodes_is_cancelled_in_every_stage"),
+        test: control("cancel::a_backup_of_single_nodes_is_cancelled_in_every_stage"),
     },
     Mutation {
         name: "cut-restore-not-undone",
@@ -96,7 +92,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/job/restore.rs",
         find: "            return (self, vec![RestoreEffect::Undo(target)]);",
         replace: "            return self.undone(&target, None);",
-        test: control("cancel", "a_restore_is_cancelled_in_every_stage"),
+        test: control("cancel::a_restore_is_cancelled_in_every_stage"),
     },
     Mutation {
         name: "placed-files-undone",
@@ -162,7 +158,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/service/restore.rs",
         find: "            if whole_cluster {\n",
         replace: "            if false {\n",
-        test: control("freeze", "restored_as_a_whole_it_is_of_its_instant_whatever_was_added_since"),
+        test: control("freeze::restored_as_a_whole_it_is_of_its_instant_whatever_was_added_since"),
     },
     Mutation {
         name: "filed-and-forgotten",
@@ -171,8 +167,7 @@ pub(super) const RULES: &[Mutation] = &[
         find: "            runner.file(&new).await?;\n",
         replace: "            let _ = Self::file;\n            let filed = runner.catalog.create_job(runner.epoch, &new).await;\n            filed.map_err(|error| database_failed(\"file the job\", &error))?;\n",
         test: control(
-            "idempotency",
-            "a_job_that_is_stored_although_its_filing_failed_is_driven_and_found_by_its_key",
+            "idempotency::a_job_that_is_stored_although_its_filing_failed_is_driven_and_found_by_its_key",
         ),
     },
     Mutation {
@@ -181,7 +176,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/descriptions.rs",
         find: "*number > begun_before",
         replace: "*number > begun_before + u64::MAX / 2",
-        test: control("floods", "whoever_waits_for_a_node_shares_the_next_answer"),
+        test: control("floods::whoever_waits_for_a_node_shares_the_next_answer"),
     },
     Mutation {
         name: "meetings-flood-a-node",
@@ -189,7 +184,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/registration.rs",
         find: "is_new.then(||",
         replace: "(is_new || true).then(||",
-        test: control("floods", "of_a_thousand_requests_at_once_few_ask_a_node"),
+        test: control("floods::of_a_thousand_requests_at_once_few_ask_a_node"),
     },
     Mutation {
         name: "busy-is-dead",
@@ -197,7 +192,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/service/restore.rs",
         find: "Err(error) if error.kind == OperationErrorKind::Exhausted => Err(error),",
         replace: "Err(error) if false && error.kind == OperationErrorKind::Exhausted => Err(error),",
-        test: control("floods", "a_node_that_has_no_time_for_a_question_is_not_taken_for_dead"),
+        test: control("floods::a_node_that_has_no_time_for_a_question_is_not_taken_for_dead"),
     },
     Mutation {
         name: "slow-look-is-ended",
@@ -205,6 +200,6 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/backup.rs",
         find: "            // Each of its parts has a limit of its own.\n            _ => work.await,",
         replace: "            _ => self.limited(stage, target, CASSANDRA_LIMIT, work).await,",
-        test: control("stages", "a_look_at_the_snapshot_takes_as_long_as_its_agent_says_that_it_goes_on"),
+        test: control("stages::a_look_at_the_snapshot_takes_as_long_as_its_agent_says_that_it_goes_on"),
     },
 ];

@@ -46,6 +46,10 @@ const fn beside(package: &'static str, target: &'static str, name: &'static str)
     Test { package, target: Some(target), name }
 }
 
+const fn control(name: &'static str) -> Test {
+    beside("cassy-control", "control", name)
+}
+
 const fn agent(name: &'static str) -> Test {
     within("cassy-agent", name)
 }

@@ -1,6 +1,6 @@
 //! A node is restored when nothing is in the way, from bytes that are proven, and cannot start half restored.
 
-use super::{Mutation, Test, agent, beside};
+use super::{Mutation, Test, agent, beside, control};
 
 const EVERYTHING_IN_THE_WAY: Test =
     agent("restore::tests::obstacles::everything_in_the_way_is_found_at_once");
@@ -148,7 +148,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/service/restore.rs",
         find: "if by_itself || by_ring {",
         replace: "if false && (by_itself || by_ring) {",
-        test: beside("cassy-control", "restore_targets", "the_place_of_a_living_node_is_not_taken"),
+        test: control("restore_targets::the_place_of_a_living_node_is_not_taken"),
     },
     Mutation {
         name: "copy-with-system",
@@ -180,11 +180,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/service/whole_cluster.rs",
         find: "if manifest.backup_type != 1 {",
         replace: "if false {",
-        test: beside(
-            "cassy-control",
-            "whole_cluster",
-            "only_a_backup_of_the_cluster_goes_back_to_one_instant",
-        ),
+        test: control("whole_cluster::only_a_backup_of_the_cluster_goes_back_to_one_instant"),
     },
     Mutation {
         name: "one-instant-of-a-part",
@@ -192,7 +188,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/service/whole_cluster.rs",
         find: "if targets != 0 && targets != nodes {",
         replace: "if false {",
-        test: beside("cassy-control", "whole_cluster", "a_part_of_the_cluster_is_refused"),
+        test: control("whole_cluster::a_part_of_the_cluster_is_refused"),
     },
     Mutation {
         name: "two-targets-of-one-source",
@@ -200,11 +196,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/mapping.rs",
         find: "if let Some(other) = found.insert(source.host_id, address) {",
         replace: "if let Some(other) = found.insert(source.host_id, address).filter(|_| false) {",
-        test: beside(
-            "cassy-control",
-            "whole_cluster",
-            "targets_that_are_nobody_or_the_same_are_refused_by_name_all_at_once",
-        ),
+        test: control("whole_cluster::targets_that_are_nobody_or_the_same_are_refused_by_name_all_at_once"),
     },
     Mutation {
         name: "moved-before-the-sentinel",
@@ -272,7 +264,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/job/restore.rs",
         find: "if !refusals.is_empty() {",
         replace: "if false && !refusals.is_empty() {",
-        test: beside("cassy-control", "jobs", "a_restore_plans_first_and_says_all_that_is_in_the_way"),
+        test: control("jobs::a_restore_plans_first_and_says_all_that_is_in_the_way"),
     },
     Mutation {
         name: "unheard-restore-goes-on",
@@ -280,11 +272,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/job/restore.rs",
         find: "(RestoreStage::Plan, RestoreEvent::Resumed) => self.never_accepted(),",
         replace: "(RestoreStage::Plan, RestoreEvent::Resumed) => {\n                let effects = self.nodes.keys().cloned().map(RestoreEffect::Plan).collect();\n                (self, effects)\n            }",
-        test: beside(
-            "cassy-control",
-            "jobs",
-            "a_restore_is_taken_up_after_a_restart_unless_nobody_heard_that_it_was_accepted",
-        ),
+        test: control("jobs::a_restore_is_taken_up_after_a_restart_unless_nobody_heard_that_it_was_accepted"),
     },
     Mutation {
         name: "manifest-not-proven",
@@ -636,10 +624,8 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/service/restore.rs",
         find: "    if alive.is_empty() {",
         replace: "    if true {",
-        test: beside(
-            "cassy-control",
-            "whole_cluster",
-            "a_cluster_does_not_go_back_beside_a_living_node_that_joined_after_the_backup",
+        test: control(
+            "whole_cluster::a_cluster_does_not_go_back_beside_a_living_node_that_joined_after_the_backup",
         ),
     },
     Mutation {
@@ -648,10 +634,8 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/next_steps.rs",
         find: "    lines.extend(stays_away(job));\n",
         replace: "    let _ = stays_away(job);\n",
-        test: beside(
-            "cassy-control",
-            "whole_cluster",
-            "a_node_that_joined_after_the_backup_and_is_down_is_not_to_come_back_with_its_data",
+        test: control(
+            "whole_cluster::a_node_that_joined_after_the_backup_and_is_down_is_not_to_come_back_with_its_data",
         ),
     },
 ];

@@ -1,8 +1,6 @@
 //! What is in the store is whole, is what it says, stays in its place, and is deleted only when nobody needs it.
 
-use super::{Mutation, agent, beside};
-
-const RULES_OF_CONTROL: &str = "rules";
+use super::{Mutation, agent, beside, control};
 
 pub(super) const RULES: &[Mutation] = &[
     Mutation {
@@ -147,7 +145,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/backup.rs",
         find: "let session = SessionId::random();",
         replace: "let session = SessionId::from_bytes([1; 12]);",
-        test: beside("cassy-control", "jobs", "a_transient_failure_is_tried_again_with_a_session_of_its_own"),
+        test: control("jobs::a_transient_failure_is_tried_again_with_a_session_of_its_own"),
     },
     Mutation {
         name: "unchanged-whatever-the-size",
@@ -243,7 +241,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/pins.rs",
         find: "if parents.is_empty() {\n        return",
         replace: "if true {\n        return",
-        test: beside("cassy-control", RULES_OF_CONTROL, "a_backup_takes_its_steps_in_one_order"),
+        test: control("rules::a_backup_takes_its_steps_in_one_order"),
     },
     Mutation {
         name: "relied-on-beside-the-pin",
@@ -251,11 +249,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/pins.rs",
         find: "parents.retain(|_, parent| pin.manifests.contains(&parent.key))",
         replace: "drop(pin)",
-        test: beside(
-            "cassy-control",
-            RULES_OF_CONTROL,
-            "what_an_existing_pin_does_not_name_is_not_relied_on",
-        ),
+        test: control("rules::what_an_existing_pin_does_not_name_is_not_relied_on"),
     },
     Mutation {
         name: "trash-not-read",
@@ -287,11 +281,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/orphans.rs",
         find: "dead.contains(&attempt.session()) && !named.contains(&attempt)",
         replace: "!named.contains(&attempt)",
-        test: beside(
-            "cassy-control",
-            RULES_OF_CONTROL,
-            "exactly_the_unnamed_objects_of_own_dead_sessions_go",
-        ),
+        test: control("rules::exactly_the_unnamed_objects_of_own_dead_sessions_go"),
     },
     Mutation {
         name: "sweep-of-named-objects",
@@ -299,11 +289,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/orphans.rs",
         find: "dead.contains(&attempt.session()) && !named.contains(&attempt)",
         replace: "dead.contains(&attempt.session())",
-        test: beside(
-            "cassy-control",
-            RULES_OF_CONTROL,
-            "exactly_the_unnamed_objects_of_own_dead_sessions_go",
-        ),
+        test: control("rules::exactly_the_unnamed_objects_of_own_dead_sessions_go"),
     },
     Mutation {
         name: "sweep-beside-an-unreadable-manifest",
@@ -311,7 +297,7 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/orphans.rs",
         find: "named.extend(found.map_err(|e| transient(&e))??);",
         replace: "named.extend(found.map_err(|e| transient(&e))?.unwrap_or_default());",
-        test: beside("cassy-control", RULES_OF_CONTROL, "a_manifest_that_cannot_be_read_stops_the_sweep"),
+        test: control("rules::a_manifest_that_cannot_be_read_stops_the_sweep"),
     },
     Mutation {
         name: "sweep-without-the-lock",
@@ -319,6 +305,6 @@ pub(super) const RULES: &[Mutation] = &[
         file: "crates/control/src/perform/clear.rs",
         find: "Err(_) => (Ok(()), Ok(())),",
         replace: "Err(_) => (bounded(CASSANDRA_LIMIT, self.orphans().clear(job, node, facts.host_id)).await, Ok(())),",
-        test: beside("cassy-control", RULES_OF_CONTROL, "without_the_nodes_lock_no_object_is_swept"),
+        test: control("rules::without_the_nodes_lock_no_object_is_swept"),
     },
 ];

@@ -1,0 +1,29 @@
+//! The tests of the whole, in one program: its parts are compiled and linked once.
+
+mod backup_restore;
+mod bad_inputs;
+mod bounds;
+mod chains;
+mod clearing;
+mod cluster;
+mod cluster_faults;
+mod cluster_nodes;
+mod clusters;
+mod command_line;
+mod command_prefix;
+mod damage;
+mod data_directories;
+mod faults;
+mod faults_between;
+mod faults_node;
+mod guard;
+mod increments;
+mod instant;
+mod kill_matrix;
+mod kills;
+mod kinds_of_tables;
+mod move_aside;
+mod relayed_jmx;
+mod static_binary;
+mod unpause;
+mod whole_cluster;

@@ -1,8 +1,6 @@
 //! Applications that speak TLS: paused, guarded and let go by the real programs; and each way in which it goes wrong is
 //! told before anybody is paused.
 
-mod clusters;
-
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;

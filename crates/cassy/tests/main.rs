@@ -1,5 +1,6 @@
 //! The tests of the whole, in one program: its parts are compiled and linked once.
 
+mod applications_tls;
 mod backup_restore;
 mod bad_inputs;
 mod bounds;
@@ -17,13 +18,16 @@ mod faults;
 mod faults_between;
 mod faults_node;
 mod guard;
+mod hang_up;
 mod increments;
 mod instant;
 mod kill_matrix;
 mod kills;
 mod kinds_of_tables;
 mod move_aside;
+mod refused_versions;
 mod relayed_jmx;
+mod scalardb;
 mod static_binary;
 mod unpause;
 mod whole_cluster;

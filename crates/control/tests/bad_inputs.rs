@@ -1,7 +1,5 @@
 //! What lies in the store or in the database that no server of ours has put there.
 
-#![allow(clippy::unwrap_used, reason = "these are tests")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,8 +1,6 @@
 //! Every stage of every kind of job cancelled, before and after it has had its effect: what was cut is told, what was
 //! begun is gone, nobody stays paused, and the next job succeeds.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

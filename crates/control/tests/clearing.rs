@@ -1,7 +1,5 @@
 //! Leftover snapshots, and a schema that changes while a backup runs, on the fake node.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use crate::world::schema::Schema;

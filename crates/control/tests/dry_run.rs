@@ -1,7 +1,5 @@
 //! A dry run says what a restore would do and what stands in its way, and leaves nothing behind.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use crate::world::{Action, NODE, Ring, Server, backup, host_id, restore};

@@ -1,7 +1,5 @@
 //! Very many requests at the same instant: none of them is made a job, and a node sees few of them at once.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! Cluster-wide backups: what happens while the applications are paused, and that nobody stays so.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

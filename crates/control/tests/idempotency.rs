@@ -1,7 +1,5 @@
 //! The same key is the same job: under way, ended, after a restart, from many at once, and from a client that hung up.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

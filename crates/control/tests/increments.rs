@@ -1,7 +1,5 @@
 //! Increments: on which snapshot they may lie, what they continue, and what a restore takes.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;

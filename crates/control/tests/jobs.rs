@@ -1,8 +1,6 @@
 //! Jobs on the real runner, a real database and a real store, with a fake node: each stage made to fail, to
 //! panic, and to be cut short by the end of the server.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

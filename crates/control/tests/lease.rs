@@ -1,8 +1,6 @@
 //! A server whose metadata database does not answer for longer than its lease lives: it drives nothing, says so,
 //! and goes on when the database answers, unless another server has taken over.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! Nodes that do not tell the truth: it costs them their own part, and no other node anything.
 
-#![allow(clippy::unwrap_used)]
-
 use crate::world::applications::FakeApplications;
 use crate::world::{NODE, Rings, Server, backup, host_id};
 use cassy_agent_protocol::UploadSummary;

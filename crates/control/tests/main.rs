@@ -1,5 +1,7 @@
 //! The tests of this crate, in one program: its parts are compiled and linked once.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 mod bad_inputs;
 mod cancel;
 mod clearing;

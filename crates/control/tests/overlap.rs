@@ -1,8 +1,6 @@
 //! What must not overlap: two jobs on one node, and two that pause the applications. The second is refused, and told of
 //! the first.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use crate::world::applications::FakeApplications;

@@ -1,7 +1,5 @@
 //! What speaks against a request, as the operator reads it; nothing is touched then.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

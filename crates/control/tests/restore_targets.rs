@@ -1,7 +1,5 @@
 //! Where a restore goes: never to an address that only the store names.
 
-#![allow(clippy::unwrap_used)]
-
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,7 +1,5 @@
 //! Rules that no other test would miss, on the real runner, a real database and a real store, with a fake node.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;

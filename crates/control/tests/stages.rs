@@ -1,8 +1,6 @@
 //! Every stage performed twice, cut short, cancelled and timed out, before and after it has had its effect: one
 //! final state, nothing left behind, and the next backup succeeds.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

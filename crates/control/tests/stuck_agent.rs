@@ -1,7 +1,5 @@
 //! An agent that is stopped and not ended: it gives no sign of life, and keeps the node's lock.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! Restores of a whole cluster: which node every target is, in place or as a copy, what the operator does next, and a
 //! second call after a node has failed.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 

@@ -73,6 +73,22 @@ impl Resolved {
     }
 }
 
+/// The names of all packages that are built, tests and build scripts included. The lock file and `cargo metadata` name
+/// some more: what a feature would bring that nobody asks for.
+pub(crate) fn built() -> BTreeSet<String> {
+    let arguments =
+        ["tree", "--workspace", "--locked", "--edges", "all", "--prefix", "none", "--format", "{p}"];
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .args(["--target", "x86_64-unknown-linux-musl"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
 fn package(value: &Value) -> Package {
     Package {
         name: text(&value["name"]),

@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_message_holds_the_whole_chain() {
-        let access = cassy_store::StoreAccess { location: "file://host/path".to_owned() };
+        let access = cassy_store::StoreAccess::new("file://host/path".to_owned());
         let error = cassy_store::open(&access).expect_err("wrong").into_agent_error();
         assert_eq!(error.kind, AgentErrorKind::Permanent);
         assert!(error.message.starts_with("cannot open the store: \"file://host/path\" is not"), "{error}");

@@ -160,7 +160,7 @@ async fn held(
 }
 
 fn open(request: &SupersededRequest) -> Result<(Arc<dyn Store>, ObjectKey), SupersededError> {
-    let access = StoreAccess { location: request.store.location.clone() };
+    let access = StoreAccess::new(request.store.location.clone());
     let store = cassy_store::open(&access)
         .map_err(|source| transfer(UploadError::Store { what: "open the store", source }))?;
     Ok((store, keys(request)?.superseded(&request.host_id, &request.backup_id)))

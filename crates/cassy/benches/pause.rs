@@ -48,7 +48,7 @@ async fn service(directory: &Path, dns: &DnsServer) -> Arc<Service> {
     let parts = ServiceParts {
         catalog,
         epoch: lease.epoch,
-        store: cassy_store::open(&StoreAccess { location: location.clone() }).unwrap(),
+        store: cassy_store::open(&StoreAccess::new(location.clone())).unwrap(),
         grant: StoreGrant { location },
         access: Arc::new(Nodes(Arc::new(Ring::new(NODES, TABLES, SNAPSHOT)))),
         applications: Arc::new(RealApplications::new(Some(SERVICE.to_owned()), server, None)),

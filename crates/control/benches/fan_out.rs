@@ -71,7 +71,7 @@ async fn service(directory: &std::path::Path) -> (Arc<Service>, Catalog) {
     let parts = ServiceParts {
         catalog: catalog.clone(),
         epoch: lease.epoch,
-        store: cassy_store::open(&StoreAccess { location: location.clone() }).unwrap(),
+        store: cassy_store::open(&StoreAccess::new(location.clone())).unwrap(),
         grant: StoreGrant { location },
         access: Arc::new(Nodes(Arc::new(Ring::new(NODES, TABLES, Duration::ZERO)))),
         applications: Arc::new(NoApplications),

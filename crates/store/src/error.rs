@@ -141,6 +141,74 @@ pub enum StoreError {
         /// The URI's scheme.
         scheme: String,
     },
+    /// The store was not reached, or broke off.
+    #[error("cannot {operation} {subject}: {place} does not answer")]
+    Unreachable {
+        /// What was to be done.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+        /// Host and bucket.
+        place: String,
+        /// Whether its certificate is why.
+        is_untrusted: bool,
+        /// What happened.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store says no.
+    #[error(transparent)]
+    Answered(Box<Refusal>),
+    /// An answer that no honest store gives.
+    #[error("cannot {operation} {subject}: {place} gave an answer that cannot be believed: {reason}")]
+    Misbehaved {
+        /// What was to be done.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+        /// Host and bucket.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Bytes were changed on the way, or in the store.
+    #[error("cannot {operation} {subject}: its checksum is {got} in place of {expected}")]
+    Damaged {
+        /// What was to be done.
+        operation: &'static str,
+        /// On what.
+        subject: String,
+        /// Of what was sent, or what the store says.
+        expected: String,
+        /// Of what has come.
+        got: String,
+    },
+    /// The store does not keep a promise that backups need.
+    #[error("{place} cannot hold backups: {reason}")]
+    Unfit {
+        /// Host and bucket.
+        place: String,
+        /// What it does.
+        reason: String,
+    },
+    /// We cannot say who we are.
+    #[error("there are no credentials for the store: {reason}")]
+    Credentials {
+        /// Why; holds no secret.
+        reason: String,
+        /// What to do.
+        hint: Option<String>,
+        /// Whether another try may find some.
+        is_transient: bool,
+    },
+    /// What was configured for the store is wrong.
+    #[error("the store's {what} cannot be used: {reason}")]
+    Settings {
+        /// Endpoint, region or certificates.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A task of ours ended before its time.
     #[error("cannot {operation} {subject}: the work was cut short")]
     CutShort {
@@ -152,6 +220,26 @@ pub enum StoreError {
         #[source]
         source: Option<tokio::task::JoinError>,
     },
+}
+
+/// A store's answer that is no success.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {operation} {subject}: {place} answered {status} {code}{}", said(.message))]
+pub struct Refusal {
+    /// What was to be done.
+    pub operation: &'static str,
+    /// On what.
+    pub subject: String,
+    /// Host and bucket.
+    pub place: String,
+    /// Of HTTP.
+    pub status: u16,
+    /// The store's own name for what is wrong; may be empty.
+    pub code: String,
+    /// The store's own words, cut short; may be empty.
+    pub message: String,
+    /// The region that the bucket is in, when the store tells it.
+    pub region: Option<String>,
 }
 
 impl StoreError {
@@ -180,7 +268,10 @@ impl StoreError {
             Self::Io { source, .. } => io_class(source),
             Self::CutShort { source: Some(cause), .. } if cause.is_panic() => Class::Bug,
             Self::CutShort { source: None, .. } => Class::Bug,
-            Self::CutShort { .. } | Self::Truncated { .. } => Class::Transient,
+            Self::CutShort { .. } | Self::Truncated { .. } | Self::Damaged { .. } => Class::Transient,
+            Self::Unreachable { is_untrusted: false, .. } => Class::Transient,
+            Self::Answered(refusal) => answer_class(refusal.status, &refusal.code),
+            Self::Credentials { is_transient: true, .. } => Class::Transient,
             Self::NotFound { .. }
             | Self::AlreadyExists { .. }
             | Self::TooLarge { .. }
@@ -191,6 +282,11 @@ impl StoreError {
             | Self::NotPlain { .. }
             | Self::Refused { .. }
             | Self::Location { .. }
+            | Self::Unreachable { .. }
+            | Self::Misbehaved { .. }
+            | Self::Unfit { .. }
+            | Self::Credentials { .. }
+            | Self::Settings { .. }
             | Self::Unsupported { .. } => Class::Permanent,
         }
     }
@@ -214,6 +310,16 @@ impl StoreError {
                 Some("Raise the limit of open files (ulimit -n).".to_owned())
             }
             Self::Location { source } => source.hint(),
+            Self::Credentials { hint, .. } => hint.clone(),
+            Self::Answered(refusal) => refusal.hint(),
+            Self::Unreachable { is_untrusted: true, .. } => Some(
+                "Its certificate is not trusted: set the key s3_ca_file to the certificate of whoever signed it."
+                    .to_owned(),
+            ),
+            Self::Unreachable { .. } => {
+                Some("Look whether this machine reaches it, and at the key s3_endpoint.".to_owned())
+            }
+            Self::Unfit { .. } => Some("Choose another store, or a newer version of this one.".to_owned()),
             Self::NotPlain { subject, .. } => Some(format!(
                 "Only directories and plain files belong in a store: find out who put something else at {subject}."
             )),
@@ -221,9 +327,77 @@ impl StoreError {
         }
     }
 
+    /// The status and the code with which a store said no.
+    pub(crate) fn refusal(&self) -> Option<(u16, &str)> {
+        match self {
+            Self::Answered(refusal) => Some((refusal.status, &refusal.code)),
+            _ => None,
+        }
+    }
+
     /// True when the object is not there, and the store is.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
+    }
+}
+
+/// ` (the store's words)`.
+fn said(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" ({message})") }
+}
+
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
+fn answer_class(status: u16, code: &str) -> Class {
+    const AGAIN: &[&str] = &[
+        "ConditionalRequestConflict",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "ThrottlingException",
+        // What was sent did not arrive as it was.
+        "BadDigest",
+        "IncompleteBody",
+    ];
+    match status {
+        501 => Class::Permanent,
+        408 | 429 | 500.. => Class::Transient,
+        _ if AGAIN.contains(&code) => Class::Transient,
+        _ => Class::Permanent,
+    }
+}
+
+impl Refusal {
+    fn hint(&self) -> Option<String> {
+        let hint = match (self.status, self.code.as_str(), &self.region) {
+            (300..=400, _, Some(region)) => {
+                return Some(format!("The bucket is in the region {region}: set the key s3_region."));
+            }
+            (300..=399, ..) => {
+                "The store sends us elsewhere, where we do not go: set the keys s3_endpoint and s3_region."
+            }
+            (_, "NoSuchBucket", _) => {
+                "Create the bucket, or correct storage_base_uri; it is never created automatically."
+            }
+            (_, "RequestTimeTooSkewed", _) => {
+                "The clocks of this machine and of the store differ: set the clock."
+            }
+            (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
+                "Look at the credentials and at the key s3_region."
+            }
+            (_, "AuthorizationHeaderMalformed", _) => "Set the key s3_region to the region of the bucket.",
+            (403, ..) => {
+                "Allow these credentials to list the bucket and to get, put and abort uploads of objects in it; \
+                 the server's own also to delete them."
+            }
+            (507, ..) | (_, "XMinioStorageFull", _) => "Free space in the store, or raise the quota.",
+            (503 | 429, ..) => "The store asks for less; try again later.",
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What every backend promises, and [`conformance`] checks: an object appears whole or not at all, is never
 //! overwritten, and is durable once its writer's `finish` has answered. What it leaves out: what keys and
-//! objects mean (`cassy-backup-format`), and retries (each caller knows what it can do again).
+//! objects mean (`cassy-backup-format`), and retries of what a directory refuses; requests to S3 are tried again
+//! inside it, by the class of the failure, as each of them can be.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -10,6 +11,7 @@ pub mod conformance;
 mod error;
 mod file;
 mod location;
+mod s3;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -21,8 +23,12 @@ use cassy_backup_format::ObjectKey;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
-pub use error::{Class, StoreError};
+pub use error::{Class, Refusal, StoreError};
 pub use location::{LocationError, StoreAccess, StoreLocation};
+pub use s3::{
+    CertificateError, Credentials, DEFAULT_REGION, Environment, Patience, S3Credentials, S3Settings,
+    check_certificates, check_endpoint, check_region,
+};
 
 /// An object store.
 #[async_trait]
@@ -79,6 +85,12 @@ pub trait Store: Debug + Send + Sync {
 
     /// Reachable and writable, or what is wrong: missing, denied, full.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// [`Store::check`], and whether the store keeps the promises that no request of ours can do without; for the
+    /// server, once. Answers what it does not promise and can be lived with.
+    async fn probe(&self) -> Result<Vec<String>, StoreError> {
+        self.check().await.map(|()| Vec::new())
+    }
 }
 
 /// An object that is being written. Dropping it gives up; what it has left is cleared as far as that is
@@ -128,6 +140,7 @@ pub fn open(access: &StoreAccess) -> Result<Arc<dyn Store>, StoreError> {
     let location = access.location.parse().map_err(|source| StoreError::Location { source })?;
     match location {
         StoreLocation::File(root) => Ok(Arc::new(file::FileStore::new(root))),
+        StoreLocation::S3 { bucket, prefix } => Ok(Arc::new(s3::S3Store::new(&bucket, &prefix, access)?)),
         StoreLocation::Later(uri) => {
             let scheme = uri.split(':').next().unwrap_or_default().to_owned();
             Err(StoreError::Unsupported { scheme })

@@ -7,13 +7,14 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
-use serde::{Deserialize, Serialize};
+
+use crate::s3::{self, Credentials, DEFAULT_REGION, Environment, S3Settings};
 
 /// Everything but what RFC 3986 leaves unreserved, and the slash.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// Schemes of stores that later versions use.
-const LATER: &[&str] = &["s3", "azure", "azblob", "abfs", "abfss", "https", "gs", "gcs", "sftp"];
+const LATER: &[&str] = &["azure", "azblob", "abfs", "abfss", "https", "gs", "gcs", "sftp"];
 
 /// Where a store is. `Display` gives the URI back, in its plainest spelling.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,6 +22,13 @@ pub enum StoreLocation {
     /// `file:///absolute/path`: a directory that server and nodes all see. Absolute, without `.` and `..`,
     /// never `/` itself.
     File(PathBuf),
+    /// `s3://bucket/prefix`: a bucket at AWS, or at a server that speaks its protocol.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// What all keys begin with, without a slash at either end; may be empty.
+        prefix: String,
+    },
     /// A store that this version recognizes and cannot use yet; the whole URI.
     Later(String),
 }
@@ -36,6 +44,11 @@ pub struct LocationError {
 
 impl LocationError {
     fn new(text: &str, reason: impl Into<String>, hint: Option<String>) -> Self {
+        // What is before an @ may be a password.
+        let text = match text.rsplit_once('@') {
+            Some((_, after)) => format!("...@{after}"),
+            None => text.to_owned(),
+        };
         let text = text.chars().take(200).collect();
         Self { text, reason: reason.into(), hint }
     }
@@ -59,6 +72,10 @@ impl FromStr for StoreLocation {
         let scheme = scheme.to_ascii_lowercase();
         match scheme.as_str() {
             "file" => file_path(text, rest).map(Self::File),
+            "s3" => match s3::bucket_and_prefix(rest) {
+                Ok((bucket, prefix)) => Ok(Self::S3 { bucket, prefix }),
+                Err((reason, hint)) => Err(LocationError::new(text, reason, Some(hint.to_owned()))),
+            },
             later if LATER.contains(&later) => Ok(Self::Later(text.to_owned())),
             _ => Err(LocationError::new(text, format!("the scheme {scheme}: is unknown"), None)),
         }
@@ -116,21 +133,31 @@ impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => f.write_str(&file_uri(path)),
+            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
             Self::Later(uri) => f.write_str(uri),
         }
     }
 }
 
-/// What is needed to open a store; sent to agents in a frame, never in argv, environment or files.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is needed to open a store.
+#[derive(Debug, Clone)]
 pub struct StoreAccess {
     /// The store's URI, as configured.
     pub location: String,
+    /// Of `s3:` only: how the bucket is reached.
+    pub s3: S3Settings,
+    /// Of `s3:` only: who we are to it.
+    pub credentials: Credentials,
 }
 
-impl fmt::Debug for StoreAccess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreAccess").field("location", &self.location).finish_non_exhaustive()
+impl StoreAccess {
+    /// A store that needs nothing but its URI; an S3 one is AWS's, by the standard chain of credentials.
+    pub fn new(location: impl Into<String>) -> Self {
+        let environment = Environment::of_process();
+        let region = environment.region().unwrap_or(DEFAULT_REGION).to_owned();
+        let s3 = S3Settings { region, ..S3Settings::default() };
+        Self { location: location.into(), s3, credentials: Credentials::chain(environment) }
     }
 }
 
@@ -193,15 +220,46 @@ mod tests {
     }
 
     #[test]
-    fn stores_of_later_versions_are_recognized() {
-        for uri in [
-            "s3://bucket/path",
-            "gs://bucket",
-            "sftp://user@host/path",
-            "https://acct.blob.core.windows.net/c",
+    fn s3_uris_name_a_bucket_and_a_prefix() {
+        for (text, bucket, prefix, display) in [
+            ("s3://bucket", "bucket", "", "s3://bucket"),
+            ("S3://bucket/", "bucket", "", "s3://bucket"),
+            ("s3://my.bucket-1//a/b c/", "my.bucket-1", "a/b c", "s3://my.bucket-1/a/b c"),
+            ("s3://bucket/100%", "bucket", "100%", "s3://bucket/100%"),
         ] {
+            let (bucket, prefix) = (bucket.to_owned(), prefix.to_owned());
+            let location = parsed(text).expect(text);
+            assert_eq!(location, StoreLocation::S3 { bucket, prefix }, "{text}");
+            assert_eq!(location.to_string(), display);
+        }
+        for (text, reason) in [
+            ("s3:bucket", "it names no bucket"),
+            ("s3://", "it names no bucket"),
+            ("s3:///path", "it names no bucket"),
+            ("s3://Bucket", "the name of its bucket is none"),
+            ("s3://ab", "the name of its bucket is none"),
+            ("s3://-abc", "the name of its bucket is none"),
+            ("s3://a..b", "the name of its bucket is none"),
+            ("s3://10.0.0.1", "the name of its bucket is none"),
+            ("s3://bücket", "the name of its bucket is none"),
+            ("s3://key:secret@bucket/p", "it holds a user, a password or a port"),
+            ("s3://bucket:9000", "it holds a user, a password or a port"),
+            ("s3://bucket/a/../b", "its path holds . or .."),
+            ("s3://bucket/a%2Fb", "its path holds an encoded character"),
+            ("s3://bucket?region=x", "it holds a ? or #"),
+        ] {
+            let error = parsed(text).expect_err(text);
+            assert!(error.ends_with(reason), "{text}: {error}");
+        }
+        let long = format!("s3://bucket/{}", "x".repeat(201));
+        assert!(parsed(&long).expect_err("too long").ends_with("its path is too long"));
+    }
+
+    #[test]
+    fn stores_of_later_versions_are_recognized() {
+        for uri in ["gs://bucket", "sftp://user@host/path", "https://acct.blob.core.windows.net/c"] {
             assert_eq!(parsed(uri), Ok(StoreLocation::Later(uri.to_owned())));
-            let error = crate::open(&StoreAccess { location: uri.to_owned() }).expect_err("later");
+            let error = crate::open(&StoreAccess::new(uri)).expect_err("later");
             assert!(error.to_string().contains("not supported yet"), "{error}");
         }
     }

@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 
 fn open(root: &Path) -> Arc<dyn Store> {
     let location = StoreLocation::File(root.to_owned()).to_string();
-    cassy_store::open(&StoreAccess { location }).expect("a valid location")
+    cassy_store::open(&StoreAccess::new(location)).expect("a valid location")
 }
 
 fn key(text: &str) -> ObjectKey {

@@ -29,6 +29,7 @@ mod recorded;
 mod relay;
 mod requests;
 mod runtime;
+pub mod s3_server;
 mod seat;
 mod seeded;
 mod sshd;
@@ -48,6 +49,7 @@ pub use recorded::{Order, RecordedBuilder, RecordedNode, Recording, run_recorded
 pub use relay::{Relay, Way};
 pub use requests::{Outcome, Outcomes};
 pub use runtime::Runtime;
+pub use s3_server::S3Server;
 pub use seeded::Seeded;
 pub use sshd::Sshd;
 pub use version::{CassandraVersion, Feature};

@@ -105,7 +105,7 @@ async fn prepare(
             (request.manifest.key.clone(), format!("nothing can be moved aside for a job {job_id:?}"));
         return Err(RestoreError::Refused { key, reason });
     }
-    let access = StoreAccess { location: request.store.location.clone() };
+    let access = StoreAccess::new(request.store.location.clone());
     let store = cassy_store::open(&access).map_err(RestoreError::Store)?;
     let manifest = Arc::new(Manifest::fetch(context, store.as_ref(), request, spool).await?);
     let (machine, request, looked_at) = (machine.clone(), request.clone(), Arc::clone(&manifest));

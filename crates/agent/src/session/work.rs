@@ -162,7 +162,7 @@ where
 
 /// Node and server see the same store when the node reads what the server has just written.
 async fn check_store(request: &CheckStoreRequest) -> Result<Reply, AgentError> {
-    let access = StoreAccess { location: request.store.location.clone() };
+    let access = StoreAccess::new(request.store.location.clone());
     let store = cassy_store::open(&access).map_err(IntoAgentError::into_agent_error)?;
     let limit_bytes = request.content.len() as u64;
     match store.get(&request.key, limit_bytes).await {

@@ -111,7 +111,7 @@ pub(crate) async fn run(
     request: &UploadRequest,
     spool_dir: &Path,
 ) -> Result<UploadSummary, UploadError> {
-    let access = StoreAccess { location: request.store.location.clone() };
+    let access = StoreAccess::new(request.store.location.clone());
     let store =
         cassy_store::open(&access).map_err(|source| UploadError::Store { what: "open the store", source })?;
     run_on(ctx, request, spool_dir, store).await

@@ -123,7 +123,7 @@ async fn serve(config: ServerConfig) -> Result<(), ServerError> {
 
 fn parts(config: &ServerConfig, catalog: &Catalog, epoch: i64) -> Result<ServiceParts, ServerError> {
     let location = config.store.to_string();
-    let store = cassy_store::open(&StoreAccess { location: location.clone() }).map_err(ServerError::Store)?;
+    let store = cassy_store::open(&StoreAccess::new(location.clone())).map_err(ServerError::Store)?;
     let ssh = SshConfig {
         user: config.ssh.user.clone(),
         private_key_path: config.ssh.private_key_path.clone(),

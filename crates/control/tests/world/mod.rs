@@ -496,7 +496,7 @@ pub(crate) fn parts(directory: &Path, ring: &Arc<Ring>, catalog: &Catalog, lease
     let root = directory.join("store");
     std::fs::create_dir_all(&root).unwrap();
     let location = format!("file://{}", root.display());
-    let store = cassy_store::open(&StoreAccess { location: location.clone() }).unwrap();
+    let store = cassy_store::open(&StoreAccess::new(location.clone())).unwrap();
     *ring.store.lock().unwrap() = Some(Arc::clone(&store));
     ServiceParts {
         catalog: catalog.clone(),

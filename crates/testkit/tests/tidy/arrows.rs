@@ -55,7 +55,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
 const FOR_TESTS: [&str; 2] = ["cassy-fuzz", "cassy-testkit"];
 
 /// What a crate must not be built with, and why.
-const NEVER: [(&[&str], &[&str], &str); 5] = [
+const NEVER: [(&[&str], &[&str], &str); 6] = [
     (
         &["cassy-sstable", "cassy-backup-format", "cassy-agent-protocol"],
         &["tokio", "rustix", "async-trait"],
@@ -64,9 +64,11 @@ const NEVER: [(&[&str], &[&str], &str); 5] = [
     // The agent knows the pause, and with it the wire of the applications.
     (
         &["cassy-control", "cassy-catalog", "cassy-ssh", "cassy-store", "cassy-cassandra", "cassy-jmx"],
-        &["tonic", "axum", "hyper", "prost"],
+        &["tonic", "axum", "prost"],
         "the public wire is the api's alone",
     ),
+    // Stores are spoken to over HTTP.
+    (&["cassy-catalog", "cassy-ssh", "cassy-cassandra", "cassy-jmx"], &["hyper"], "they know no HTTP"),
     (&["cassy-agent"], &["sqlx", "sqlx-core", "cassy-jmx", "russh"], "the agent moves files, nothing else"),
     (
         &["cassy-cassandra", "cassy-store", "cassy-ssh", "cassy-jmx"],

@@ -1,6 +1,6 @@
 //! What may come in from outside: the rules of `deny.toml`, checked in every run without a tool to install.
 
-use crate::workspace::{Resolved, assert_none, built};
+use crate::workspace::{self, Resolved, assert_none};
 
 const LICENCES: [&str; 11] = [
     "Apache-2.0",
@@ -38,15 +38,10 @@ fn licences_are_known() {
 
 #[test]
 fn banned_crates_are_absent_and_all_come_from_the_registry() {
-    let resolved = Resolved::read();
-    let mut findings = Vec::new();
-    // The lock file also holds what a feature names that nobody turns on.
-    for built in built() {
-        if let Some((name, reason)) = BANNED.iter().find(|(name, _)| *name == built) {
-            findings.push(format!("{name}: {reason}"));
-        }
-    }
-    for package in resolved.packages.values() {
+    let built = workspace::built();
+    let banned = BANNED.iter().filter(|(name, _)| built.contains(*name));
+    let mut findings: Vec<String> = banned.map(|(name, reason)| format!("{name}: {reason}")).collect();
+    for package in Resolved::read().packages.values() {
         if package.source.as_deref().is_some_and(|source| source != REGISTRY) {
             findings.push(format!("{} comes from {:?}", package.name, package.source));
         }

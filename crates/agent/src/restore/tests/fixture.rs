@@ -105,7 +105,7 @@ impl Backup {
     }
 
     pub(super) fn store(&self) -> Arc<dyn Store> {
-        cassy_store::open(&StoreAccess { location: self.location() }).unwrap()
+        cassy_store::open(&StoreAccess::new(self.location())).unwrap()
     }
 
     fn location(&self) -> String {

@@ -274,7 +274,7 @@ async fn the_store_has_to_be_the_servers() {
     let mut server = Server::greeted(60_000).await;
     let location = format!("file://{}", root.path().display());
     let key: ObjectKey = "cassy/1/c/probe/p".parse().unwrap();
-    let store = cassy_store::open(&cassy_store::StoreAccess { location: location.clone() }).unwrap();
+    let store = cassy_store::open(&cassy_store::StoreAccess::new(location.clone())).unwrap();
     store.put(&key, bytes::Bytes::from_static(b"written")).await.unwrap();
     let check = |key: &ObjectKey, location: &str, content: &str| {
         Request::CheckStore(CheckStoreRequest {

@@ -31,7 +31,7 @@ pub(crate) async fn clear_included(
     request: &ClearIncludedRequest,
     spool_dir: &Path,
 ) -> Result<u64, UploadError> {
-    let access = StoreAccess { location: request.store.location.clone() };
+    let access = StoreAccess::new(request.store.location.clone());
     let store =
         cassy_store::open(&access).map_err(|source| UploadError::Store { what: "open the store", source })?;
     let manifest = Parent::fetch_named(ctx, store.as_ref(), &request.manifest, spool_dir).await?;

@@ -39,7 +39,7 @@ impl Bench {
         fs::create_dir(&root).expect("mkdir");
         fs::create_dir(&spool).expect("mkdir");
         let location = StoreLocation::File(root).to_string();
-        let store = cassy_store::open(&StoreAccess { location: location.clone() }).expect("open");
+        let store = cassy_store::open(&StoreAccess::new(location.clone())).expect("open");
         node.take_snapshot(TAG);
         let snapshot = node.request(TAG, EXAMPLE_TABLES);
         let request = UploadRequest {

@@ -1,9 +1,8 @@
-//! The tests of the whole, in one program: its parts are compiled and linked once.
+//! The tests of the whole, in one program: its parts are compiled and linked once. What changes its own process is apart.
 
 mod applications_tls;
 mod backup_restore;
 mod bad_inputs;
-mod bounds;
 mod chains;
 mod clearing;
 mod cluster;

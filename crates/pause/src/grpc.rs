@@ -191,17 +191,14 @@ fn outcome_in(fields: &HeaderMap) -> Option<Result<(), CallError>> {
     Some(Err(CallError::Status { code, message }))
 }
 
-/// As gRPC maps what comes of proxies and of servers of something else.
+/// As gRPC maps what comes of proxies and of servers of something else, but for what gRPC calls unknown (408, 499, 500,
+/// 520 to 524): a proxy says it when it gave up waiting, and the application may yet do what it was asked for.
 fn code_of(status: StatusCode) -> Code {
     match status {
         StatusCode::BAD_REQUEST => Code::Internal,
         StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
         StatusCode::NOT_FOUND => Code::Unimplemented,
-        StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
-        _ => Code::Unknown,
+        _ => Code::Unavailable,
     }
 }

@@ -111,6 +111,11 @@ async fn odd_answers_are_told() {
     )
     .await;
     check(
+        Script { status: 524, ..Script::default() },
+        expect!["refused Pause with Unavailable: the answer has the HTTP status 524"],
+    )
+    .await;
+    check(
         Script { status: 404, ..Script::default() },
         expect!["refused Pause with Unimplemented: the answer has the HTTP status 404"],
     )

@@ -140,7 +140,11 @@ pub fn open(access: &StoreAccess) -> Result<Arc<dyn Store>, StoreError> {
     let location = access.location.parse().map_err(|source| StoreError::Location { source })?;
     match location {
         StoreLocation::File(root) => Ok(Arc::new(file::FileStore::new(root))),
-        StoreLocation::S3 { bucket, prefix } => Ok(Arc::new(s3::S3Store::new(&bucket, &prefix, access)?)),
+        StoreLocation::S3 { bucket, prefix } => {
+            let unsupported = || StoreError::Unsupported { scheme: "s3".to_owned() };
+            let credentials = access.credentials.clone().ok_or_else(unsupported)?;
+            Ok(Arc::new(s3::S3Store::new(&bucket, &prefix, &access.s3, credentials)?))
+        }
         StoreLocation::Later(uri) => {
             let scheme = uri.split(':').next().unwrap_or_default().to_owned();
             Err(StoreError::Unsupported { scheme })

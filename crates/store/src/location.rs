@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-use crate::s3::{self, Credentials, DEFAULT_REGION, Environment, S3Settings};
+use crate::s3::{self, Credentials, S3Settings};
 
 /// Everything but what RFC 3986 leaves unreserved, and the slash.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
@@ -147,17 +147,14 @@ pub struct StoreAccess {
     pub location: String,
     /// Of `s3:` only: how the bucket is reached.
     pub s3: S3Settings,
-    /// Of `s3:` only: who we are to it.
-    pub credentials: Credentials,
+    /// Of `s3:` only: who we are to it. Without, such a store is refused.
+    pub credentials: Option<Credentials>,
 }
 
 impl StoreAccess {
-    /// A store that needs nothing but its URI; an S3 one is AWS's, by the standard chain of credentials.
+    /// A store that needs nothing but its URI.
     pub fn new(location: impl Into<String>) -> Self {
-        let environment = Environment::of_process();
-        let region = environment.region().unwrap_or(DEFAULT_REGION).to_owned();
-        let s3 = S3Settings { region, ..S3Settings::default() };
-        Self { location: location.into(), s3, credentials: Credentials::chain(environment) }
+        Self { location: location.into(), s3: S3Settings::default(), credentials: None }
     }
 }
 

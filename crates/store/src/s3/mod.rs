@@ -38,7 +38,7 @@ pub use self::transport::{CertificateError, check_certificates};
 
 use self::client::{Ask, S3Client};
 use self::writer::S3Writer;
-use crate::{IncompleteObject, ObjectMeta, ObjectWriter, Store, StoreAccess, StoreError, StoredObject};
+use crate::{IncompleteObject, ObjectMeta, ObjectWriter, Store, StoreError, StoredObject};
 
 /// Answers that hold nothing but headers and a few elements.
 const SMALL_LIMIT_BYTES: usize = 64 << 10;
@@ -54,8 +54,13 @@ pub(crate) struct S3Store {
 }
 
 impl S3Store {
-    pub(crate) fn new(bucket: &str, prefix: &str, access: &StoreAccess) -> Result<Self, StoreError> {
-        let client = S3Client::new(bucket, prefix, &access.s3, access.credentials.clone())?;
+    pub(crate) fn new(
+        bucket: &str,
+        prefix: &str,
+        settings: &S3Settings,
+        credentials: Credentials,
+    ) -> Result<Self, StoreError> {
+        let client = S3Client::new(bucket, prefix, settings, credentials)?;
         Ok(Self { client: Arc::new(client), proven: OnceCell::new() })
     }
 

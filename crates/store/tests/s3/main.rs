@@ -35,6 +35,6 @@ fn keys_of(id: &str, secret: &str) -> Credentials {
 }
 
 fn open(location: &str, s3: S3Settings, credentials: Credentials) -> Arc<dyn Store> {
-    let access = StoreAccess { location: location.to_owned(), s3, credentials };
+    let access = StoreAccess { location: location.to_owned(), s3, credentials: Some(credentials) };
     cassy_store::open(&access).expect("it opens")
 }
